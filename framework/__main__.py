@@ -1,0 +1,56 @@
+"""`python -m framework COMMAND`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Mapping, Sequence
+
+from framework import __version__
+from framework.errors import RunError, UserError
+
+COMMANDS: Mapping[str, str] = {
+    "run": "train an experiment and test it",
+    "validate": "check an experiment without running it",
+    "plugins": "list the plugins that are installed",
+    "evaluate": "evaluate a trained model on a split of its dataset",
+    "predict": "predict the records of a file with a trained model",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code: 0 done, 1 failed, 2 a mistake of the user's."""
+    parser = argparse.ArgumentParser(
+        prog="python -m framework",
+        description="Train NLP models from composable parts, named in one TOML file.",
+        epilog="example: python -m framework run experiments/tiny_bert.toml",
+    )
+    parser.add_argument("--version", action="version", version=f"composable-nlp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    named = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name == named:
+            # only the command that was asked for is imported: `--help` stays instant
+            module = importlib.import_module(f"framework.commands.{name}")
+            command.epilog = module.EXAMPLE
+            module.arguments(command)
+            command.set_defaults(execute=module.execute)
+    options = parser.parse_args(words)
+    try:
+        code: int = options.execute(options)
+    except (UserError, RunError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the command line's own output
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    except BrokenPipeError:
+        return 0
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

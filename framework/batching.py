@@ -1,0 +1,118 @@
+"""Which records make which optimizer step: a pure function of seed, epoch and lengths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import attrs
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW = 16
+"""Batches of a sorting window: wide enough to save padding, narrow enough to stay random."""
+
+Window: TypeAlias = "list[NDArray[np.int64]]"
+"""The micro-batches of one step, as indices of records."""
+
+
+def plan(
+    lengths: Sequence[int], batch_size: int, micro_batch: int, seed: int, epoch: int
+) -> list[Window]:
+    """Return the steps of a training epoch.
+
+    Records are shuffled, then sorted by length inside windows of `WINDOW` batches, so that a
+    batch holds records of about one length; the batches are then shuffled. The steps hold
+    `batch_size` records each, but for the last, which takes what is left over.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    sizes = np.asarray(lengths)
+    order = rng.permutation(len(sizes))
+    span = WINDOW * batch_size
+    windows = [order[at : at + span] for at in range(0, len(order), span)]
+    order = np.concatenate([w[np.argsort(sizes[w], kind="stable")] for w in windows])
+    steps = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
+    full = len(sizes) // batch_size
+    shuffled = [steps[index] for index in rng.permutation(full)] + steps[full:]
+    return [_cut(step, micro_batch) for step in shuffled]
+
+
+def in_order(count: int, batch_size: int, micro_batch: int) -> list[Window]:
+    """Return the batches of an evaluation: every record once, in the split's own order."""
+    every = np.arange(count)
+    size = micro_batch or batch_size
+    return [[every[at : at + size]] for at in range(0, count, size)]
+
+
+def _cut(step: NDArray[np.int64], micro_batch: int) -> Window:
+    size = micro_batch or len(step)
+    return [step[at : at + size] for at in range(0, len(step), size)]
+
+
+@attrs.frozen
+class Feed:
+    """The collated windows of one split: `epoch(e)` for training, `whole()` for evaluation."""
+
+    processor: Any
+    features: Sequence[Any] = attrs.field(repr=False)
+    batch_size: int
+    micro_batch: int = 0
+    seed: int = 0
+    workers: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of an epoch."""
+        return math.ceil(len(self.features) / self.batch_size)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+        """Yield the windows of a training epoch, from step `start` on."""
+        lengths = [item["length"] for item in self.features]
+        steps = plan(lengths, self.batch_size, self.micro_batch, self.seed, epoch)
+        return self._load(steps[start:], epoch)
+
+    def whole(self) -> Iterator[list[dict[str, Any]]]:
+        """Yield every record once, in order, a batch a window."""
+        return self._load(in_order(len(self.features), self.batch_size, self.micro_batch), None)
+
+    def _load(self, steps: list[Window], epoch: int | None) -> Iterator[list[dict[str, Any]]]:
+        windows = _Windows(self, steps, epoch)
+        if not self.workers:
+            return (windows[index] for index in range(len(steps)))
+        import torch.utils.data  # noqa: PLC0415 - keeps this module free of torch
+
+        # its own generator: the number of workers must not move the global random stream
+        generator = torch.Generator().manual_seed(self.seed)
+        return iter(
+            torch.utils.data.DataLoader(
+                windows, batch_size=None, num_workers=self.workers, generator=generator
+            )
+        )
+
+
+@attrs.frozen
+class _Windows:
+    """Windows by index, picklable for loader workers."""
+
+    feed: Feed
+    steps: list[Window]
+    epoch: int | None
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> list[dict[str, Any]]:
+        return [self._batch(indices) for indices in self.steps[index]]
+
+    def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
+        feed = self.feed
+        chosen = [feed.features[i] for i in indices]
+        if self.epoch is not None:
+            seeds = [[feed.seed, self.epoch, int(i)] for i in indices]
+            rngs = map(np.random.default_rng, seeds)
+            chosen = [feed.processor.augment(f, r) for f, r in zip(chosen, rngs, strict=True)]
+        batch: dict[str, Any] = feed.processor.collate(chosen)
+        return batch

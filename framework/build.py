@@ -1,0 +1,170 @@
+"""The one place where an experiment's options become live objects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from framework.batching import Feed
+from framework.config.experiment import Experiment
+from framework.errors import UserError, listing, nearest
+from framework.hooks import Hooks
+from framework.protocols import LiveMetric, LiveModel, Splits, Training
+from framework.state import State
+from framework.trainer import Forward, Sink, Trainer
+
+CHUNK = 1024
+"""Records that are encoded at once."""
+
+
+@attrs.frozen
+class Data:
+    """The dataset, built and looked over."""
+
+    splits: Splits
+    info: Mapping[str, Any]
+    """What the dataset says of itself, as JSON."""
+
+
+def data(experiment: Experiment) -> Data:
+    """Build the dataset; `UserError` for an input that is missing, broken or empty."""
+    splits = experiment.dataset.options.build(experiment.seed)
+    for split in ("train", "val"):
+        if split not in splits.keys():  # noqa: SIM118 - splits are no mapping
+            raise UserError(f"the dataset has no split '{split}'; training needs train and val")
+    for split in splits.keys():  # noqa: SIM118
+        if not len(splits[split]):
+            raise UserError(f"the split '{split}' is empty; give it records or change the ratios")
+    return Data(splits, splits.info)
+
+
+def callbacks(experiment: Experiment, data: Data) -> Hooks:
+    """Build the callbacks and hold what they read against what will be computed."""
+    live = {label: part.options.build() for label, part in experiment.callbacks.items()}
+    built = metrics(experiment, data.info)()
+    names = {"loss"} | {
+        f"{label}/{name}" if name else label
+        for label, metric in built.items()
+        for name in metric.names()
+    }
+    known = sorted(f"{split}/{name}" for split in ("train", "val") for name in names)
+    for label, callback in live.items():
+        for name in getattr(callback, "reads", ()):
+            if name in known or name.startswith(("train/loss/", "val/loss/")):
+                continue
+            hint = nearest(name, known) or f"; there are {listing(known)}"
+            problem = experiment.draft.problem(
+                ("callbacks", label, "monitor"),
+                f"callback '{label}' reads '{name}', which nothing computes{hint}",
+            )
+            raise UserError(str(problem))
+    return Hooks(live)
+
+
+def metrics(
+    experiment: Experiment, info: Mapping[str, Any]
+) -> Callable[[], dict[str, LiveMetric]]:
+    """Return the maker of one evaluation's metrics."""
+    parts = experiment.metrics
+
+    def make() -> dict[str, LiveMetric]:
+        return {label: part.options.build(info) for label, part in parts.items()}
+
+    return make
+
+
+def prepare(training: Training, seed: int) -> None:
+    """Set what is global in the process: seeds, threads, determinism."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties draw from the global one
+    torch.manual_seed(seed)
+    if training.threads:
+        torch.set_num_threads(training.threads)
+    torch.use_deterministic_algorithms(training.deterministic)
+    torch.backends.cudnn.benchmark = False
+
+
+def forward(
+    experiment: Experiment, info: Mapping[str, Any], assets: Path | None
+) -> tuple[LiveModel, Forward]:
+    """Build the model on its device; from `assets`, a checkpoint's model folder, if given."""
+    prepare(experiment.trainer, experiment.seed)
+    strategy = experiment.strategy.options.build()
+    precision = experiment.precision.options.build(strategy.device)
+    model = experiment.model.options.build(info, assets)
+    return model, Forward(strategy.wrap(model.module), precision, strategy)
+
+
+def trainer(
+    experiment: Experiment,
+    data: Data,
+    hooks: Hooks,
+    folder: Path,
+    rows: Callable[[str], AbstractContextManager[Sink]],
+    assets: Path | None = None,
+) -> Trainer:
+    """Build everything that trains; nothing is written."""
+    training = experiment.trainer
+    info = {**data.info, "train": data.splits["train"]}
+    model, run = forward(experiment, info, assets)
+    feeds = {
+        split: Feed(
+            processor=model.processor,
+            features=encoded(model, data.splits, split),
+            batch_size=training.batch_size,
+            micro_batch=training.micro_batch,
+            seed=experiment.seed,
+            workers=training.workers,
+        )
+        for split in data.splits.keys()  # noqa: SIM118
+    }
+    loss = experiment.loss.options.build(info)
+    if loss.coupled and 0 < training.micro_batch < training.batch_size:
+        at = ("trainer", "micro_batch")
+        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
+        raise UserError(str(experiment.draft.problem(at, message)))
+    optimizer = experiment.optimizer.options.build(model.labelled())
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    total = training.epochs * feeds["train"].steps
+    total = min(training.steps, total) if training.steps else total
+    state = State(
+        folder=folder,
+        name=experiment.name,
+        model=model,
+        epochs=training.epochs,
+        steps_per_epoch=feeds["train"].steps,
+        total_steps=total,
+        items_per_epoch=len(feeds["train"].features),
+    )
+    return Trainer(
+        state=state,
+        training=training,
+        forward=run,
+        loss=loss,
+        optimizer=optimizer,
+        factor=experiment.scheduler.options.build(total),
+        hooks=hooks,
+        feeds=feeds,
+        metrics=metrics(experiment, data.info),
+        rows=rows,
+        info=data.info,
+        experiment=experiment.toml(),
+    )
+
+
+def encoded(model: LiveModel, splits: Splits, split: str) -> list[Any]:
+    """Return the features of every record of a split."""
+    records = splits[split]
+    chunks = (
+        [records[i] for i in range(at, min(at + CHUNK, len(records)))]
+        for at in range(0, len(records), CHUNK)
+    )
+    return [features for chunk in chunks for features in model.processor.encode(chunk)]

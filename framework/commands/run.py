@@ -1,0 +1,48 @@
+"""`run EXPERIMENT [--set KEY=VALUE]…`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from framework import log
+from framework.run import run
+
+EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set loss=cross_entropy"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("experiment", type=Path, help="the TOML file")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of it, as in loss.gamma=3; may be repeated",
+    )
+    parser.add_argument("--json", action="store_true", help="print result.json at the end")
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run it; prints the folder and the metrics of the test split."""
+    log.to_terminal()
+    code, folder = run(options.experiment, options.set)
+    text = (folder / "result.json").read_text(encoding="utf-8")
+    if options.json:
+        print(text, end="")
+        return code
+    result = json.loads(text)
+    shown = os.path.relpath(folder)
+    print(f"{result['status']}: {result['reason']}")
+    if result["best"]:
+        best = result["best"]
+        print(f"best step {best['step']}: {best['metric']} {best['value']:.4f}")
+    for name, value in result["metrics"].get("test", {}).items():
+        if "/" not in name:
+            print(f"test/{name}  {'undefined' if value is None else f'{value:.4f}'}")
+    print(f"run folder: {shown}")
+    print(f"next: python -m framework evaluate {shown}")
+    return code

@@ -1,0 +1,1 @@
+"""From text to a frozen experiment: positions, merging, strict structuring, writing out."""

@@ -1,0 +1,144 @@
+"""The frozen experiment: every part's options, checked, with all defaults written out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import attrs
+from packaging.requirements import InvalidRequirement, Requirement
+
+from framework.config import dump, merge
+from framework.config.structure import Part, Structurer
+from framework.errors import ExperimentError, Problem, listing, nearest
+from framework.protocols import Training, option
+from framework.registry import KINDS, Kind, Registry
+
+@attrs.frozen
+class Experiment:
+    """One experiment: data only, nothing of it is built yet."""
+
+    name: str
+    seed: int
+    requires: Sequence[str]
+    dataset: Part
+    model: Part
+    loss: Part
+    optimizer: Part
+    scheduler: Part
+    precision: Part
+    strategy: Part
+    metrics: Mapping[str, Part]
+    callbacks: Mapping[str, Part]
+    trainer: Training
+    used: Sequence[Part] = attrs.field(repr=False, eq=False)
+    """Every component, nested ones too, for the run's record."""
+    draft: merge.Draft = attrs.field(repr=False, eq=False)
+
+    def tree(self) -> dict[str, Any]:
+        """Return the resolved experiment as plain values, every default written out."""
+        tree: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        if self.requires:
+            tree["requires"] = list(self.requires)
+        for kind in KINDS.values():
+            if kind.table and not kind.many:
+                tree[kind.table] = self._plain(getattr(self, kind.table).options)
+        tree["trainer"] = attrs.asdict(self.trainer)
+        for kind in KINDS.values():
+            if kind.table and kind.many:
+                parts = getattr(self, kind.table)
+                tree[kind.table] = {k: self._plain(part.options) for k, part in parts.items()}
+        return tree
+
+    def toml(self) -> str:
+        """Return the resolved experiment as a document that runs again as it stands."""
+        return dump.document(self.tree())
+
+    def _plain(self, item: Any) -> Any:
+        """Return options as plain values; nested components get their `use` back."""
+        if attrs.has(type(item)):
+            fields = {f.name: self._plain(getattr(item, f.name)) for f in attrs.fields(type(item))}
+            names = [part.use for part in self.used if part.options is item]
+            return {"use": names[0], **fields} if names else fields
+        if isinstance(item, Mapping):
+            return {key: self._plain(value) for key, value in item.items()}
+        return item
+
+
+@attrs.frozen
+class _Head:
+    """The keys of an experiment that are no component."""
+
+    name: str = option(
+        help="names the folder of its runs",
+        validator=attrs.validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
+    )
+    seed: int = option(help="of splits, weights, order and dropout")
+    requires: list[str] = option([], help="distributions it needs, as 'name>=1.2'")
+
+
+def load(path: Path, sets: Sequence[str] = (), registry: Registry | None = None) -> Experiment:
+    """Read, merge and check an experiment; `ExperimentError` holds every mistake in it."""
+    draft = merge.read(path, sets)
+    draft.tree.setdefault("name", path.stem)
+    structurer = Structurer(draft, registry or Registry())
+    tables = [kind.table for kind in KINDS.values() if kind.table]
+    heads = [field.name for field in attrs.fields(_Head)]
+    for key in draft.tree:
+        if key not in (known := [*heads, *tables, "trainer"]):
+            hint = nearest(key, known) or f"; the keys are {listing(known)}"
+            structurer.fail((key,), f"an experiment has no key '{key}'{hint}", at_value=False)
+    table = {key: draft.tree[key] for key in heads if key in draft.tree}
+    head = structurer.options(_Head, table, (), "the experiment")
+    _requirements(structurer, draft.tree.get("requires", []))
+    found: dict[str, Any] = {}
+    for kind in KINDS.values():
+        if kind.table:
+            found[kind.table] = _parts(structurer, kind)
+    trainer = draft.tree.get("trainer")
+    if isinstance(trainer, dict):
+        found["trainer"] = structurer.options(Training, trainer, ("trainer",), "trainer")
+    else:
+        structurer.fail(("trainer",), "'trainer' must be a table")
+    if structurer.problems:
+        raise ExperimentError(structurer.problems)
+    return Experiment(
+        name=head.name,
+        seed=head.seed,
+        requires=head.requires,
+        used=structurer.used,
+        draft=draft,
+        **found,
+    )
+
+
+def _parts(structurer: Structurer, kind: Kind) -> Any:
+    """Structure what an experiment says for one kind: a component, or several under labels."""
+    key = str(kind.table)
+    tree = structurer.draft.tree
+    if kind.many:
+        return structurer.components(kind.name, tree.get(key, {}), (key,))
+    if key in tree:
+        return structurer.component(kind.name, tree[key], (key,))
+    structurer.problems.append(Problem(f"the experiment names no {key}; write {key} = …"))
+    return None
+
+
+def _requirements(structurer: Structurer, requires: Any) -> None:
+    """Check `requires` against what is installed."""
+    for index, text in enumerate(requires if isinstance(requires, list) else ()):
+        if not isinstance(text, str):
+            continue  # already told as a wrong type
+        at = ("requires", index)
+        try:
+            wanted = Requirement(text)
+            found = version(wanted.name)
+        except InvalidRequirement:
+            structurer.fail(at, f"{text!r} is no requirement; write it as 'name>=1.2'")
+        except PackageNotFoundError:
+            structurer.fail(at, f"'{wanted.name}' is not installed; pip install '{text}'")
+        else:
+            if not wanted.specifier.contains(found, prereleases=True):
+                structurer.fail(at, f"'{text}' is required and {found} is installed")

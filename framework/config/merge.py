@@ -1,0 +1,217 @@
+"""Reading an experiment: files, the chain of `extends`, and `--set`, merged into one tree.
+
+A component is a bare name or a table. In a child, a table with `use` (or a bare name) replaces
+its parent's whole; one without merges into it. Every value keeps where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+
+from framework.config.positions import Path as Keys
+from framework.config.positions import positions
+from framework.errors import ExperimentError, Problem
+from framework.registry import KINDS
+
+DEFAULTS = Path(__file__).parent.parent / "defaults.toml"
+
+
+@attrs.frozen
+class Origin:
+    """Where a value was written: the place for messages, the folder for relative paths."""
+
+    source: str
+    folder: Path
+    line: int = 0
+    column: int = 0
+    value_line: int = 0
+    value_column: int = 0
+    text: str = attrs.field(default="", repr=False)
+
+    def problem(self, message: str, *, at_value: bool) -> Problem:
+        """Report a mistake made here, at the key or at its value."""
+        line = self.value_line if at_value else self.line
+        column = self.value_column if at_value else self.column
+        if not line:
+            return Problem(message, self.source)
+        source = self.text.splitlines()[line - 1].replace("\t", " ")
+        excerpt = f"    {source}\n    {' ' * (column - 1)}^"
+        return Problem(message, f"{self.source}:{line}:{column}", excerpt)
+
+
+@attrs.frozen
+class Draft:
+    """A tree of plain values and, by path, the origin of each."""
+
+    tree: dict[str, Any]
+    origins: dict[Keys, Origin]
+
+    def problem(self, path: Keys, message: str, *, at_value: bool = True) -> Problem:
+        """Report a mistake at a path; what was written nowhere is reported at its table."""
+        for length in range(len(path), 0, -1):
+            origin = self.origins.get(path[:length])
+            if origin is not None:
+                return origin.problem(message, at_value=at_value and length == len(path))
+        return Problem(message)
+
+    def folder(self, path: Keys) -> Path:
+        """Return the folder that a relative path written at this place starts from."""
+        for length in range(len(path), 0, -1):
+            if path[:length] in self.origins:
+                return self.origins[path[:length]].folder
+        return Path.cwd()
+
+
+def read(path: Path, sets: Sequence[str] = ()) -> Draft:
+    """Read an experiment with all it extends, the core's defaults beneath, `--set` on top."""
+    layers = [_file(DEFAULTS), *_chain(path), *(_set(text) for text in sets)]
+    merged = Draft({}, {})
+    for layer in layers:
+        _merge(merged, layer)
+    return merged
+
+
+def _chain(path: Path) -> list[Draft]:
+    """Return the drafts of a file and all it extends, the farthest ancestor first."""
+    drafts: list[Draft] = []
+    seen: list[Path] = []
+    reference: Draft | None = None
+    while True:
+        seen.append(path.resolve())
+        draft = _file(path, reference)
+        drafts.append(draft)
+        if "extends" not in draft.tree:
+            return drafts[::-1]
+        parent = draft.tree.pop("extends")
+        if not isinstance(parent, str):
+            problem = draft.problem(("extends",), f"'extends' must be text, found {parent!r}")
+            raise ExperimentError([problem])
+        path = draft.folder(("extends",)) / Path(parent).expanduser()
+        if path.resolve() in seen:
+            chain = " -> ".join(p.name for p in [*seen, path])
+            problem = draft.problem(("extends",), f"'extends' leads back to itself: {chain}")
+            raise ExperimentError([problem])
+        reference = draft
+
+
+def _file(path: Path, child: Draft | None = None) -> Draft:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        message = f"{path}: can't read this experiment ({error.strerror})"
+        problem = child.problem(("extends",), message) if child else Problem(message)
+        raise ExperimentError([problem]) from None
+    except UnicodeDecodeError as error:
+        message = f"{path}: not UTF-8 text (byte {error.start + 1})"
+        raise ExperimentError([Problem(message)]) from None
+    return _parse(text, str(path), path.resolve().parent)
+
+
+def _set(argument: str) -> Draft:
+    """Parse `K=V`: V is a TOML value, or, where it isn't one, a string."""
+    key, equals, value = argument.partition("=")
+    source = f"--set {argument}"
+    if not (key.strip() and equals):
+        raise ExperimentError([Problem("expected KEY=VALUE, as in --set loss.gamma=3", source)])
+    try:
+        return _parse(argument, source, Path.cwd(), plain=True)
+    except (ExperimentError, RecursionError):
+        return _parse(f"{key}= {json.dumps(value.strip())}", source, Path.cwd(), plain=True)
+
+
+def _parse(text: str, source: str, folder: Path, *, plain: bool = False) -> Draft:
+    try:
+        tree = tomli.loads(text)
+        found = positions(text)
+    except tomli.TOMLDecodeError as error:
+        at = Origin(source, folder, error.lineno, error.colno, error.lineno, error.colno, text)
+        raise ExperimentError([at.problem(error.msg, at_value=True)]) from None
+    except RecursionError:
+        raise ExperimentError([Problem("nested too deeply", source)]) from None
+    if plain:
+        origins = {path: Origin(source, folder) for path in found}
+    else:
+        origins = {path: Origin(source, folder, *at, text) for path, at in found.items()}
+    return Draft(tree, origins)
+
+
+def _merge(base: Draft, layer: Draft) -> None:
+    """Lay one draft over another, in place."""
+    tables = {kind.table: kind for kind in KINDS.values()}
+    for key, value in layer.tree.items():
+        kind = tables.get(key)
+        if kind is None:
+            if isinstance(value, dict) and isinstance(base.tree.get(key), dict):
+                _overlay(base, layer, (key,))
+            else:
+                _replace(base, layer, (key,))
+        elif not kind.many:
+            _component(base, layer, (key,))
+        elif isinstance(value, dict) and isinstance(base.tree.get(key), (dict, list)):
+            _labelled(base, (key,))
+            base.origins.setdefault((key,), layer.origins[key,])
+            for label in value:
+                _component(base, layer, (key, label))
+        else:
+            _replace(base, layer, (key,))
+
+
+def _labelled(draft: Draft, path: Keys) -> None:
+    """Turn a list of names into the tables it stands for, so that tables can join it."""
+    value = _get(draft.tree, path)
+    if isinstance(value, list):
+        names = {item if isinstance(item, str) else str(i): item for i, item in enumerate(value)}
+        for index, name in enumerate(names):
+            draft.origins[*path, name] = draft.origins.pop((*path, index))
+        draft.tree[path[0]] = names  # type: ignore[index]
+
+
+def _component(base: Draft, layer: Draft, path: Keys) -> None:
+    value = _get(layer.tree, path)
+    before = _get(base.tree, path)
+    if isinstance(value, dict) and "use" not in value and before is not None:
+        if isinstance(before, str):
+            _put(base.tree, path, {"use": before})
+            base.origins[*path, "use"] = base.origins[path]
+        if isinstance(_get(base.tree, path), dict):
+            _overlay(base, layer, path)
+            return
+    _replace(base, layer, path)
+
+
+def _overlay(base: Draft, layer: Draft, path: Keys) -> None:
+    """Lay a table over a table, key by key, deep."""
+    base.origins.setdefault(path, layer.origins[path])
+    for key, value in _get(layer.tree, path).items():
+        inner = (*path, key)
+        if isinstance(value, dict) and isinstance(_get(base.tree, inner), dict):
+            _overlay(base, layer, inner)
+        else:
+            _replace(base, layer, inner)
+
+
+def _replace(base: Draft, layer: Draft, path: Keys) -> None:
+    for old in [known for known in base.origins if known[: len(path)] == path]:
+        del base.origins[old]
+    new = {k: origin for k, origin in layer.origins.items() if k[: len(path)] == path}
+    base.origins.update(new)
+    _put(base.tree, path, _get(layer.tree, path))
+
+
+def _get(tree: Any, path: Keys) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
+
+
+def _put(tree: dict[str, Any], path: Keys, value: Any) -> None:
+    *parents, last = path
+    for key in parents:
+        tree = tree.setdefault(key, {})
+    tree[last] = value  # type: ignore[index]

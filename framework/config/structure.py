@@ -1,0 +1,248 @@
+"""Strict structuring of tables into option classes: nothing coerces, every mistake is kept."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import attrs
+import cattrs
+
+from framework.config.merge import Draft
+from framework.config.positions import Path as Keys
+from framework.errors import Problem, UserError, listing, nearest
+from framework.registry import Offer, Registry
+
+_WORDS: Mapping[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    Path: "a path",
+    dict: "a table",
+    list: "a list",
+}
+
+
+class _MismatchError(Exception):
+    """Values are not of the type that their option has; each with its path inside the value."""
+
+    def __init__(self, *found: tuple[Keys, str]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+def _mismatch(value: Any, expected: str) -> _MismatchError:
+    return _MismatchError(((), f"expected {expected}, found {_shown(value)}"))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    if isinstance(value, (dict, list)):
+        return _WORDS[type(value)]
+    return str(value)
+
+
+def _expected(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Literal:
+        return "one of " + listing(get_args(kind))
+    if origin in (Union, types.UnionType):
+        members = [member for member in get_args(kind) if member is not types.NoneType]
+        return " or ".join(_expected(member) for member in members)
+    if origin is list:
+        return f"a list of {_expected(get_args(kind)[0])}"
+    return _WORDS.get(origin or kind, str(kind))
+
+
+def _strict(value: Any, kind: Any) -> Any:
+    exact = type(value) is kind or (kind is float and type(value) is int)
+    if not exact:
+        raise _mismatch(value, _expected(kind))
+    return float(value) if kind is float else value
+
+
+def _literal(value: Any, kind: Any) -> Any:
+    if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
+        return value
+    hint = nearest(value, get_args(kind)) if isinstance(value, str) else ""
+    raise _mismatch(value, _expected(kind) + hint)
+
+
+def _converter(folder: Path) -> cattrs.Converter:
+    """Return a converter that coerces nothing; relative paths start from `folder`."""
+    converter = cattrs.Converter()
+
+    def path(value: Any, _: Any) -> Path:
+        return Path(folder, Path(_strict(value, str)).expanduser()).absolute()
+
+    def union(value: Any, kind: Any) -> Any:
+        members = get_args(kind)
+        if Path in members and str in members and isinstance(value, str):
+            return path(value, Path) if value[:1] in (".", "/", "~") else value
+        for member in members:
+            try:
+                return converter.structure(value, member)
+            except _MismatchError:
+                continue
+        raise _mismatch(value, _expected(kind))
+
+    def items(value: Any, kind: Any) -> Any:
+        """Structure a list or a table item by item; every wrong item is told, at its place."""
+        shape: type = get_origin(kind) or kind
+        if not isinstance(value, shape):
+            raise _mismatch(value, _expected(kind))
+        member = (*get_args(kind), Any)[0 if shape is list else 1] if get_args(kind) else Any
+        pairs = enumerate(value) if isinstance(value, list) else value.items()
+        made, wrong = {}, []
+        for key, item in pairs:
+            try:
+                made[key] = item if member is Any else converter.structure(item, member)
+            except _MismatchError as error:
+                wrong += [((key, *inner), message) for inner, message in error.found]
+        if wrong:
+            raise _MismatchError(*wrong)
+        return list(made.values()) if shape is list else made
+
+    for simple in (bool, int, float, str):
+        converter.register_structure_hook(simple, _strict)
+    converter.register_structure_hook(Path, path)
+    for test, hook in (
+        (lambda kind: get_origin(kind) is Literal, _literal),
+        (lambda kind: get_origin(kind) in (Union, types.UnionType), union),
+        (lambda kind: (get_origin(kind) or kind) in (list, dict), items),
+    ):
+        converter.register_structure_hook_func(test, hook)
+    return converter
+
+
+@attrs.frozen
+class Part:
+    """One component of an experiment: who offers it, and its frozen options."""
+
+    kind: str
+    use: str
+    """The plugin as the experiment names it: `name` or `distribution:name`."""
+    offer: Offer
+    options: Any
+
+
+@attrs.define
+class Structurer:
+    """Turns the tables of a draft into options; gathers the problems instead of raising."""
+
+    draft: Draft
+    registry: Registry
+    problems: list[Problem] = attrs.field(factory=list)
+    used: list[Part] = attrs.field(factory=list)
+    """Every component met, nested ones too."""
+
+    def fail(self, path: Keys, message: str, *, at_value: bool = True) -> None:
+        """Note a mistake."""
+        self.problems.append(self.draft.problem(path, message, at_value=at_value))
+
+    def component(self, kind: str, value: Any, path: Keys, label: str = "") -> Part | None:
+        """Structure a bare name or a table with `use` (which defaults to the label)."""
+        if isinstance(value, str):
+            name, table, at = value, {}, path
+        elif isinstance(value, dict):
+            name, at = value.get("use", label), (*path, "use")
+            table = {key: item for key, item in value.items() if key != "use"}
+        else:
+            self.fail(path, f"{kind}: expected a name or a table, found {_shown(value)}")
+            return None
+        if not (isinstance(name, str) and name):
+            self.fail(path, f'{kind}: no plugin is named; write use = "…"')
+            return None
+        try:
+            offer = self.registry.find(kind, name)
+            cls = offer.load()
+        except UserError as error:
+            self.fail(at if at in self.draft.origins else path, str(error))
+            return None
+        options = self.options(cls, table, path, f"{kind} '{name}'")
+        if options is None:
+            return None
+        part = Part(kind, name, offer, options)
+        self.used.append(part)
+        return part
+
+    def components(self, kind: str, value: Any, path: Keys) -> dict[str, Part]:
+        """Structure a list of names, or tables under labels (`false` drops one)."""
+        if isinstance(value, list):
+            entries: dict[str, tuple[Any, Keys]] = {}
+            for index, item in enumerate(value):
+                name = item if isinstance(item, str) else f"{kind}{index}"
+                if name in entries:
+                    self.fail((*path, index), f"'{name}' stands twice; give tables with labels")
+                entries[name] = (item, (*path, index))
+        elif isinstance(value, dict):
+            entries = {label: (item, (*path, label)) for label, item in value.items()}
+        else:
+            self.fail(path, f"expected a list of names or tables, found {_shown(value)}")
+            return {}
+        made = {
+            label: self.component(kind, item, at, label)
+            for label, (item, at) in entries.items()
+            if item is not False
+        }
+        return {label: part for label, part in made.items() if part is not None}
+
+    def options(self, cls: type[Any], table: Mapping[str, Any], path: Keys, owner: str) -> Any:
+        """Structure one options class field by field, so that each mistake is found at once."""
+        before = len(self.problems)
+        fields = {field.name: field for field in attrs.fields(cls)}
+        hints = get_type_hints(cls)
+        for key in table:
+            if key not in fields:
+                hint = nearest(key, fields) or f"; its options are {listing(fields)}"
+                self.fail((*path, key), f"{owner} has no option '{key}'{hint}", at_value=False)
+        values = {}
+        for name, field in fields.items():
+            if name in table:
+                values[name] = self._field(field, hints[name], table[name], (*path, name))
+            elif field.default is attrs.NOTHING:
+                self.fail(path, f"{owner} needs the option '{name}' ({field.metadata['help']})")
+            elif field.metadata.get("kind"):
+                values[name] = self._default(field)
+        if len(self.problems) > before:
+            return None
+        try:
+            return cls(**values)
+        except (ValueError, TypeError) as error:
+            self.fail(path, f"{owner}: {error.args[0] if error.args else error}")
+            return None
+
+    def _default(self, field: attrs.Attribute[Any]) -> Any:
+        """Structure the default of a nested component, which is written as in a file."""
+        default = field.default
+        value = default.factory() if hasattr(default, "factory") else default
+        return self._nested(field.metadata["kind"], value, ())
+
+    def _nested(self, kind: str, value: Any, path: Keys) -> Any:
+        if isinstance(value, (list, dict)) and not (isinstance(value, dict) and "use" in value):
+            parts = self.components(kind, value, path)
+            return {label: part.options for label, part in parts.items()}
+        part = self.component(kind, value, path)
+        return part.options if part else None
+
+    def _field(self, field: attrs.Attribute[Any], kind: Any, value: Any, path: Keys) -> Any:
+        if field.metadata.get("kind"):
+            return self._nested(field.metadata["kind"], value, path)
+        try:
+            value = _converter(self.draft.folder(path)).structure(value, kind)
+        except _MismatchError as error:
+            for inner, message in error.found:
+                self.fail((*path, *inner), f"'{field.name}': {message}")
+            return None
+        if field.validator is not None:
+            try:
+                field.validator(None, field, value)
+            except (ValueError, TypeError) as error:
+                self.fail(path, str(error.args[0]))
+        return value

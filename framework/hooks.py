@@ -1,0 +1,169 @@
+"""The hooks of a run, and the loop they stand in.
+
+    run_start
+        epoch_start
+            step_start
+            step_end
+            log
+            evaluate_start
+            evaluate_end
+            log
+            save_end
+        epoch_end
+        evaluate_start
+        evaluate_end
+        log
+    run_end
+
+Reading it: a run is epochs of steps. `log` follows a step every `log_every` steps and every
+evaluation; the first `evaluate_…` pair stands for the validation split, once an epoch or every
+`eval_every` steps; `save_end` follows a step whose checkpoint a hook asked for; the last pair is
+the test split, with the best weights back in place. `run_end` comes in every case, also after
+an error. A hook takes only the arguments that it uses.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import pluggy
+
+from framework.errors import RunError, UserError, listing, nearest
+from framework.state import State
+
+hookspec = pluggy.HookspecMarker("framework")
+hookimpl = pluggy.HookimplMarker("framework")
+_log = logging.getLogger("framework")
+
+
+class Specs:
+    """Every hook with its arguments."""
+
+    @hookspec
+    def run_start(self, state: State) -> None:
+        """Everything is built and the run folder exists; nothing has run."""
+
+    @hookspec
+    def epoch_start(self, state: State) -> None:
+        """An epoch begins."""
+
+    @hookspec
+    def step_start(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:
+        """The micro-batches of an optimizer step are collated, on the host."""
+
+    @hookspec
+    def step_end(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:
+        """The optimizer has stepped and the counters moved."""
+
+    @hookspec
+    def log(self, state: State, point: Mapping[str, Any]) -> None:
+        """A point was measured: `step`, `epoch`, `time`, and values named `split/metric`."""
+
+    @hookspec
+    def evaluate_start(self, state: State, split: str) -> None:
+        """An evaluation of a split begins."""
+
+    @hookspec
+    def evaluate_end(self, state: State, split: str, metrics: Mapping[str, float]) -> None:
+        """An evaluation of a split ended; names are without the split."""
+
+    @hookspec
+    def save_end(self, state: State, folder: Path) -> None:
+        """A checkpoint was written, whole and linked under its tags."""
+
+    @hookspec
+    def epoch_end(self, state: State) -> None:
+        """An epoch ended, its evaluation included."""
+
+    @hookspec
+    def run_end(self, state: State) -> None:
+        """The run is over and its result written; `state.status` says how it ended."""
+
+
+NAMES = tuple(name for name in vars(Specs) if not name.startswith("_"))
+
+
+@attrs.define
+class Hooks:
+    """The callbacks of a run by label, called in order, each failure under its owner's name."""
+
+    callbacks: Mapping[str, object]
+    call: Any = attrs.field(init=False)
+    """`hooks.call.step_end(state=…)` and so on."""
+    broken: set[str] = attrs.field(factory=set, init=False)
+    """Labels of sinks that have failed, each told once."""
+
+    def __attrs_post_init__(self) -> None:
+        """Register every callback; a misspelt hook or argument is an error here."""
+        manager = pluggy.PluginManager("framework")
+        manager.add_hookspecs(Specs)
+        # pluggy calls the last registered first
+        for label, live in reversed(list(ordered(self.callbacks).items())):
+            manager.register(self._guarded(label, live), name=label)
+        self.call = manager.hook
+
+    def state_dict(self) -> dict[str, Any]:
+        """States of the callbacks that have one, by label."""
+        saved = {k: live for k, live in self.callbacks.items() if hasattr(live, "state_dict")}
+        return {label: live.state_dict() for label, live in saved.items()}
+
+    def _guarded(self, label: str, live: object) -> SimpleNamespace:
+        """Return the callback's hooks, wrapped so that an error names the callback."""
+        where = f"callback '{label}' ({type(live).__module__}.{type(live).__qualname__})"
+        hooks = {}
+        for name, method in inspect.getmembers(live, callable):
+            if not hasattr(method, "framework_impl"):
+                continue
+            if name not in NAMES:
+                hint = nearest(name, NAMES) or f"; the hooks are {listing(NAMES)}"
+                raise UserError(f"{where}: there is no hook '{name}'{hint}")
+            known = list(inspect.signature(getattr(Specs, name)).parameters)[1:]
+            for argument in inspect.signature(method).parameters:
+                if argument not in known:
+                    hint = nearest(argument, known) or f"; it is called with {listing(known)}"
+                    raise UserError(f"{where}: '{name}' has no argument '{argument}'{hint}")
+            hooks[name] = self._guard(label, where, method, sink=getattr(live, "sink", False))
+        if not hooks:
+            raise UserError(f"{where} implements no hook; mark its methods with @hookimpl")
+        return SimpleNamespace(**hooks)
+
+    def _guard(self, label: str, where: str, method: Any, *, sink: bool) -> Any:
+        @functools.wraps(method)
+        def call(*args: Any) -> None:
+            try:
+                method(*args)
+            except (RunError, UserError):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+                if not sink:
+                    raise RunError(f"{where} failed in {method.__name__}: {reason}") from error
+                if label not in self.broken:
+                    self.broken.add(label)
+                    _log.warning("%s failed; the run goes on without it: %s", where, reason)
+
+        return call
+
+
+def ordered(callbacks: Mapping[str, object]) -> dict[str, object]:
+    """Return the callbacks in the file's order, moved where `before` and `after` say so."""
+    waits: dict[str, set[str]] = {label: set() for label in callbacks}
+    for label, live in callbacks.items():
+        for other in getattr(live, "before", ()):
+            waits.get(other, set()).add(label)
+        waits[label] |= set(getattr(live, "after", ())) & set(callbacks)
+    order: dict[str, object] = {}
+    while len(order) < len(callbacks):
+        ready = [k for k in callbacks if k not in order and waits[k] <= set(order)]
+        if not ready:
+            left = listing(label for label in callbacks if label not in order)
+            raise UserError(f"callbacks wait for each other by 'before' and 'after': {left}")
+        order[ready[0]] = callbacks[ready[0]]
+    return order

@@ -1,0 +1,300 @@
+"""The contracts between the core and its plugins: what each kind of part must offer.
+
+A plugin is a frozen attrs class of *options*; its `build` returns the *live object* that the
+protocols below describe. Legend of shapes: B items of a micro-batch, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import attrs
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
+
+Record = Mapping[str, Any]
+"""`id`, `text`, `text_pair`?, `label`? (class index), `group`?, `meta`? ; a task may add keys."""
+Features = Mapping[str, Any]
+"""What `encode` made of one record: `id` and `length` (in tokens), the rest is the model's."""
+Batch = dict[str, Any]
+"""What `collate` made: tensors and lists; record ids under `id`."""
+Outputs = Mapping[str, "Tensor"]
+Info = Mapping[str, Any]
+"""What a dataset says of itself, as JSON: label names, class counts of train: opaque to the core.
+
+At build time the key `train` is added to it: the training split, as lazy records."""
+Row = dict[str, Any]
+"""One line of a predictions file: `id`, then what the model's `decode` names; never the text."""
+
+
+def option(
+    default: Any = attrs.NOTHING,
+    *,
+    help: str,  # noqa: A002 - the field's word for it, as in argparse
+    validator: Any = None,
+    kind: str | None = None,
+) -> Any:
+    """Declare one option of a plugin: a field whose name is its TOML key.
+
+    `help` is one line. `kind` makes the option a nested component of that kind, or, with a
+    mapping as the default, several under labels. A `Path` is taken relative to the file that
+    wrote it; in a `Path | str`, text is a path when it begins with `.`, `/` or `~`.
+    """
+    if isinstance(default, (list, dict)):
+        default = attrs.Factory(lambda value=default: type(value)(value))
+    metadata = {"help": help, "kind": kind}
+    return attrs.field(default=default, validator=validator, metadata=metadata, kw_only=True)
+
+
+@attrs.frozen
+class Training:
+    """The `[trainer]` table. Its defaults stand in `framework/defaults.toml`."""
+
+    epochs: int = option(
+        help="passes over the training split; with `steps` set, no more than those",
+        validator=attrs.validators.ge(1),
+    )
+    steps: int = option(
+        help="optimizer steps in all; 0: as many as the epochs hold",
+        validator=attrs.validators.ge(0),
+    )
+    batch_size: int = option(
+        help="items per optimizer step, over all ranks", validator=attrs.validators.ge(1)
+    )
+    micro_batch: int = option(
+        help="items per forward pass (memory); 0: the whole batch at once",
+        validator=attrs.validators.ge(0),
+    )
+    eval_every: int = option(
+        help="optimizer steps between evaluations; 0: once an epoch",
+        validator=attrs.validators.ge(0),
+    )
+    log_every: int = option(
+        help="optimizer steps between logged points", validator=attrs.validators.ge(1)
+    )
+    max_grad_norm: float = option(
+        help="gradients are scaled down to this norm; 0: left as they are",
+        validator=attrs.validators.ge(0.0),
+    )
+    deterministic: bool = option(help="only algorithms that give the same bits every time")
+    workers: int = option(
+        help="processes that collate batches; 0: the training process itself",
+        validator=attrs.validators.ge(0),
+    )
+    threads: int = option(
+        help="CPU threads of torch; 0: torch's own choice", validator=attrs.validators.ge(0)
+    )
+
+
+class Labelled(NamedTuple):
+    """A trainable parameter and what the model says of it, for optimizers to map to rates."""
+
+    name: str
+    parameter: nn.Parameter
+    part: Literal["base", "head"]
+    depth: int
+    """Distance from the input: 0 for embeddings, then a layer each; the head is deepest."""
+
+
+class Splits(Protocol):
+    """The live dataset: `Dataset.build(seed)`."""
+
+    info: Info
+    files: Sequence[Path]
+    """The files that were read; their hashes go into the run's record."""
+    manifest: Mapping[str, Sequence[str]]
+    """Ids of what was assigned to each split (groups where there are any): pins the split."""
+
+    def keys(self) -> Collection[str]:
+        """Names of the splits there are: `train`, `val`, and `test` where there is one."""
+
+    def __getitem__(self, split: str) -> Sequence[Record]:
+        """Records of one split: lazy, in a stable order."""
+
+
+class Dataset(Protocol):
+    """Options of a dataset."""
+
+    def build(self, seed: int) -> Splits:
+        """Read and split; `UserError` names file, row and column of what is wrong."""
+
+    def read(self, file: Path, info: Info) -> Sequence[Record]:
+        """Records of an unlabelled file in this dataset's own columns, for prediction."""
+
+
+class Processor(Protocol):
+    """Turns records into batches, and outputs into rows."""
+
+    def encode(self, records: Sequence[Record]) -> list[Features]:
+        """Features of each record; pure, each with its `id` and `length`."""
+
+    def augment(self, features: Features, rng: np.random.Generator) -> Features:
+        """Features changed at random, in training only; `rng` is the record's own."""
+
+    def collate(self, features: Sequence[Features]) -> Batch:
+        """One batch of the features, in their order."""
+
+    def decode(self, outputs: Outputs, batch: Batch) -> list[Row]:
+        """One row per item, in their order."""
+
+
+class LiveModel(Protocol):
+    """The live model: `Model.build(info)`."""
+
+    module: nn.Module
+    """`forward(**batch) -> Outputs`; takes what it uses and ignores the rest of the batch."""
+    processor: Processor
+
+    def labelled(self) -> list[Labelled]:
+        """Every trainable parameter once."""
+
+    def save_assets(self, folder: Path) -> None:
+        """Write all but the weights that building it again needs (configuration, vocabulary)."""
+
+
+class Model(Protocol):
+    """Options of a model."""
+
+    def build(self, info: Info, assets: Path | None = None) -> LiveModel:
+        """Build it; from `assets` (what `save_assets` wrote) nothing pretrained is read."""
+
+
+class LiveLoss(Protocol):
+    """The live loss: `Loss.build(info)`."""
+
+    coupled: bool
+    """True for in-batch terms (negatives, isotropy): exact per micro-batch only."""
+
+    def counts(self, batch: Batch) -> dict[str, int]:
+        """Items per named part, known before the forward pass."""
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
+        """Sums over those items (scalars, float32 or better), part weights folded in."""
+
+
+class Loss(Protocol):
+    """Options of a loss."""
+
+    def build(self, info: Info) -> LiveLoss:
+        """Build it for a dataset."""
+
+
+class Optimizer(Protocol):
+    """Options of an optimizer."""
+
+    def build(self, parameters: Sequence[Labelled]) -> torch.optim.Optimizer:
+        """Build it, mapping parts and depths to learning rates and decay."""
+
+
+class Scheduler(Protocol):
+    """Options of a scheduler."""
+
+    def build(self, total_steps: int) -> Callable[[int], float]:
+        """Build the pure function from a step (0 is the first) to a factor of the rate."""
+
+
+class LivePrecision(Protocol):
+    """The live precision: all that is known of autocast, loss scaling and clipping."""
+
+    name: str
+    scaled: bool
+    """True where a step that overflows is skipped as part of its working."""
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The context of a forward pass."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Back-propagate, scaled where the precision needs it."""
+
+    def step(
+        self, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], max_norm: float
+    ) -> tuple[Tensor, bool]:
+        """Unscale, clip, step, clear; the gradient's norm and whether the step was taken.
+
+        A step whose norm is not finite is not taken.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of the scaler, if any."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+
+
+class Precision(Protocol):
+    """Options of a precision."""
+
+    def build(self, device: torch.device) -> LivePrecision:
+        """Build it for a device; `UserError` where the device cannot compute in it."""
+
+
+class LiveStrategy(Protocol):
+    """The live strategy: where the module runs, and reductions over ranks."""
+
+    device: torch.device
+    world_size: int
+    rank: int
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Move the module to its device and make it ready for these ranks."""
+
+    def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Sum the counts over ranks."""
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect an object of every rank, in the order of ranks."""
+
+
+class Strategy(Protocol):
+    """Options of a strategy."""
+
+    def build(self) -> LiveStrategy:
+        """Choose the device and join the ranks."""
+
+
+class LiveMetric(Protocol):
+    """The live metric: one pass over one split; a new one is built for each evaluation."""
+
+    def names(self) -> Sequence[str]:
+        """What it will report, known before training; the empty name is its label's own."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in a batch."""
+
+    def merge(self, others: Sequence[Any]) -> None:
+        """Take in what the other ranks' metrics saw."""
+
+    def compute(self) -> dict[str, float]:
+        """Exact values over all that was seen, under `names()`; NaN where undefined."""
+
+
+class Metric(Protocol):
+    """Options of a metric."""
+
+    def build(self, info: Info) -> LiveMetric:
+        """Build it for a dataset."""
+
+
+class Callback(Protocol):
+    """Options of a callback; the live object implements hooks of `framework.hooks`.
+
+    It may also have: `reads` (names of metrics that must be computed), `before` and `after`
+    (labels of other callbacks), `sink` (True: its failures are said once and never end a run),
+    `state_dict` and `load_state_dict`.
+    """
+
+    def build(self) -> object:
+        """Build it."""
+
+
+class Source(Protocol):
+    """Fetches a finished model by its address; the plugin's name is the address's scheme."""
+
+    def fetch(self, address: str, folder: Path) -> Path:
+        """Put the files into `folder`; the folder that holds `experiment.toml`."""

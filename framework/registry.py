@@ -1,0 +1,123 @@
+"""The registry of plugins: names from entry points, classes only when an experiment names them."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from framework.errors import UserError, listing, nearest
+
+
+@attrs.frozen
+class Kind:
+    """One kind of part: `table` is the experiment's key for it, `many` makes it labelled."""
+
+    name: str
+    table: str | None
+    many: bool = False
+    build: str = "build"
+    """The method that its options must have."""
+
+    @property
+    def group(self) -> str:
+        """The entry-point group that offers it."""
+        return f"framework.{self.name}"
+
+
+KINDS: Mapping[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("dataset", "dataset"),
+        Kind("model", "model"),
+        Kind("loss", "loss"),
+        Kind("optimizer", "optimizer"),
+        Kind("scheduler", "scheduler"),
+        Kind("precision", "precision"),
+        Kind("strategy", "strategy"),
+        Kind("metric", "metrics", many=True),
+        Kind("callback", "callbacks", many=True),
+        Kind("source", None, build="fetch"),
+    )
+}
+
+
+@attrs.frozen
+class Offer:
+    """A plugin that an installed distribution offers; nothing of it is imported yet."""
+
+    kind: str
+    name: str
+    distribution: str
+    version: str
+    entry: EntryPoint = attrs.field(repr=False, eq=False)
+
+    def load(self) -> type[Any]:
+        """Import the plugin's class; `UserError` names distribution, version and exception."""
+        owner = f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
+        try:
+            cls = self.entry.load()
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise UserError(f"{owner} can't be imported ({self.entry.value}): {reason}") from error
+        if not (inspect.isclass(cls) and attrs.has(cls)):
+            raise UserError(f"{owner} is no attrs class of options ({self.entry.value})")
+        method = KINDS[self.kind].build
+        if not callable(getattr(cls, method, None)):
+            raise UserError(f"{owner} has no method '{method}' ({self.entry.value})")
+        return cls
+
+
+def _scan() -> tuple[Offer, ...]:
+    found = []
+    for kind in KINDS.values():
+        for entry in entry_points(group=kind.group):
+            dist = entry.dist
+            name, version = (dist.name, dist.version) if dist else ("unknown", "?")
+            found.append(Offer(kind.name, entry.name, name, version, entry))
+    return tuple(sorted(found, key=lambda offer: (offer.kind, offer.name, offer.distribution)))
+
+
+@attrs.frozen
+class Registry:
+    """What is offered, by kind and name. An object that is passed in, never a global."""
+
+    offers: tuple[Offer, ...] = attrs.field(factory=_scan)
+
+    def of_kind(self, kind: str) -> list[Offer]:
+        """Every offer of one kind, by name."""
+        return [offer for offer in self.offers if offer.kind == kind]
+
+    def find(self, kind: str, name: str) -> Offer:
+        """Find the one owner of a name; `distribution:name` picks one of several."""
+        wanted, _, bare = name.rpartition(":")
+        offers = self.of_kind(kind)
+        found = [o for o in offers if o.name == bare and wanted in ("", o.distribution)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            owners = " and ".join(f"{o.distribution} {o.version}" for o in found)
+            picks = " or ".join(f"'{o.distribution}:{bare}'" for o in found)
+            raise UserError(f"{kind} '{bare}' is offered by {owners}: write {picks}")
+        names = sorted({offer.name for offer in offers})
+        hint = nearest(bare, names) or f"; the choices are {listing(names)}"
+        raise UserError(f"no {kind} is named '{name}'{hint}")
+
+    def duplicates(self) -> Iterable[tuple[str, str, list[Offer]]]:
+        """Every kind and name that several distributions offer."""
+        owners: dict[tuple[str, str], list[Offer]] = defaultdict(list)
+        for offer in self.offers:
+            owners[offer.kind, offer.name].append(offer)
+        return [(*key, offers) for key, offers in owners.items() if len(offers) > 1]
+
+
+def source_hash(cls: type[Any]) -> str:
+    """SHA-256 of the file that defines a class, for the run's record."""
+    file = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

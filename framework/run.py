@@ -1,0 +1,281 @@
+"""A run from its file to its folder; and a finished run taken up again to evaluate or predict."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import logging
+import os
+import platform
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from framework import build, checkpoint, tables
+from framework.config import experiment as config
+from framework.config.experiment import Experiment
+from framework.errors import RunError, UserError
+from framework.log import buffered
+from framework.registry import Registry, source_hash
+from framework.state import State
+
+_log = logging.getLogger("framework")
+CHUNK = 256
+"""Records predicted at once."""
+
+
+def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
+    """Run an experiment: train, test, and write its folder; the exit code and the folder.
+
+    Raises `UserError` before anything is written.
+    """
+    begun = time.time()
+    experiment = config.load(path, sets)
+    data = build.data(experiment)
+    hooks = build.callbacks(experiment, data)
+    folder = _folder(experiment.name)
+    with buffered() as log:
+        trainer = build.trainer(
+            experiment, data, hooks, folder, lambda split: tables.writer(_rows(folder, split))
+        )
+        state = trainer.state
+        state.started = begun
+        state.timing["start"] = time.time() - begun
+        _create(folder, experiment, data, trainer.forward.strategy.device)
+        log.attach(folder / "run.log")
+        _result(state)
+        code = 0
+        with _signals(state) as received:
+            try:
+                hooks.call.run_start(state=state)
+                trainer.fit()
+                if state.status == "running":
+                    state.status, state.reason = "completed", "all steps were taken"
+            except BaseException as error:
+                state.status = "failed"
+                state.reason = str(error) or type(error).__name__
+                raise
+            finally:
+                state.timing["total"] = time.time() - begun
+                _result(state)
+                hooks.call.run_end(state=state)
+                _result(state)
+            if received:
+                code = 128 + received[0]
+    return code, folder
+
+
+@attrs.frozen
+class Finished:
+    """A trained model with the experiment that made it."""
+
+    experiment: Experiment
+    assets: Path
+    """The model folder: weights, what the model needs beside them, `info.json`."""
+    info: dict[str, Any]
+
+
+def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
+    """Find a trained model: a run folder, a model folder, or an address with a scheme."""
+    scheme, colon, _ = address.partition(":/")
+    if colon and not Path(address).exists():
+        source = Registry().find("source", scheme).load()()
+        folder = source.fetch(address, scratch)
+    else:
+        folder = Path(address)
+    if not folder.is_dir():
+        raise UserError(f"{address}: there is no run folder here; 'runs/NAME/TIME' is one")
+    if (folder / "checkpoints").is_dir():
+        found = [folder / "checkpoints" / tag for tag in ("best", "last")]
+        step = next((path for path in found if path.exists()), None)
+        if step is None:
+            raise UserError(f"{folder}: this run has no checkpoint yet")
+        checkpoint.verify(step)
+        folder = step / "model"
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"{folder}: neither a run folder nor a model: no model.safetensors in it")
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    return Finished(config.load(folder / "experiment.toml", sets), folder, info)
+
+
+def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
+    """Evaluate a trained model on a split of its dataset; values under `split/metric`."""
+    data = build.data(done.experiment)
+    if split not in data.splits.keys():  # noqa: SIM118
+        raise UserError(f"the dataset has no split '{split}'; it has {[*data.splits.keys()]}")
+    trainer = build.trainer(
+        done.experiment, data, build.Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
+    )
+    weights = done.assets / "model.safetensors"
+    checkpoint.load_weights(trainer.state.model.module, weights)
+    if output is None:
+        values = trainer.evaluate(split)
+    else:
+        with tables.writer(output) as sink:
+            values = trainer.evaluate(split, sink)
+    return values
+
+
+def predict(done: Finished, file: Path, output: Path) -> int:
+    """Predict every record of a file, in its order; the number of rows written."""
+    dataset = done.experiment.dataset.options
+    if not hasattr(dataset, "read"):
+        raise UserError("this run's dataset can't read unlabelled files")
+    records = dataset.read(file, done.info)
+    model, forward = build.forward(done.experiment, done.info, done.assets)
+    checkpoint.load_weights(model.module, done.assets / "model.safetensors")
+    model.module.eval()
+    size = done.experiment.trainer.micro_batch or done.experiment.trainer.batch_size
+    count = 0
+    with tables.writer(output) as sink, torch.no_grad():
+        for chunk in _chunks(records, CHUNK):
+            features = model.processor.encode(chunk)
+            for at in range(0, len(features), size):
+                outputs, batch = forward(model.processor.collate(features[at : at + size]))
+                sink(model.processor.decode(outputs, batch))
+            count += len(chunk)
+    return count
+
+
+def _chunks(records: Any, size: int) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for record in records:
+        chunk.append(record)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _folder(name: str) -> Path:
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"
+
+
+def _rows(folder: Path, split: str) -> Path:
+    return folder / "predictions" / f"{split}.csv"
+
+
+def _create(
+    folder: Path, experiment: Experiment, data: build.Data, device: torch.device
+) -> None:
+    """Create the run folder with the records of what is about to run."""
+    try:
+        folder.mkdir(parents=True)
+        (folder / "experiment.toml").write_text(experiment.toml(), encoding="utf-8")
+        _write(folder / "environment.json", environment(experiment, data, device))
+        _write(folder / "splits.json", {k: list(v) for k, v in data.splits.manifest.items()})
+    except OSError as error:
+        raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
+
+
+def environment(experiment: Experiment, data: build.Data, device: torch.device) -> dict[str, Any]:
+    """Return the record of what a run ran on and with."""
+    packages = {dist.name: dist.version for dist in distributions()}
+    plugins = [
+        {
+            "kind": part.kind,
+            "name": part.offer.name,
+            "distribution": part.offer.distribution,
+            "version": part.offer.version,
+            "source_sha256": source_hash(type(part.options)),
+        }
+        for part in experiment.used
+    ]
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "plugins": plugins,
+        "git": _git(),
+        "data": {str(file): checkpoint.digest(file) for file in data.splits.files},
+        "info": data.info,
+    }
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the current folder and whether files differ from it; empty outside git."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def _result(state: State) -> None:
+    """Write `result.json`, atomically."""
+    best = state.best
+    _write(
+        state.folder / "result.json",
+        {
+            "status": state.status,
+            "reason": state.reason,
+            "epochs": state.epoch,
+            "steps": state.step,
+            "best": {"metric": best.metric, "value": best.value, "step": best.step}
+            if best
+            else None,
+            "metrics": state.metrics,
+            "timing": state.timing,
+        },
+    )
+
+
+def _write(file: Path, content: Any) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(file)
+
+
+def plain(content: Any) -> Any:
+    """Return content with what JSON has no number for (NaN, infinities) as null."""
+    if isinstance(content, dict):
+        return {key: plain(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    if isinstance(content, float) and content - content != 0:
+        return None
+    return content
+
+
+@contextmanager
+def _signals(state: State) -> Iterator[list[int]]:
+    """Turn the first SIGINT or SIGTERM into a stop request; a second one leaves at once."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def handle(number: int, _: Any) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        _log.warning("%s: finishing this step, then saving", signal.Signals(number).name)
+        state.stop(f"received {signal.Signals(number).name}", "interrupted")
+
+    try:
+        for number in before:
+            signal.signal(number, handle)
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+__all__ = ["Finished", "RunError", "evaluate", "finished", "predict", "run"]

@@ -1,0 +1,26 @@
+"""The metric pr_auc."""
+
+from __future__ import annotations
+
+import attrs
+
+from framework.protocols import Info
+from plugins.metrics._ranking import Curve, Ranking
+
+
+@attrs.frozen
+class PrAuc:
+    """The area under the precision–recall curve, as average precision, by scikit-learn's `average_precision_score`.
+
+    With more than two labels, the mean over labels of each against the rest.
+    """
+
+    def build(self, info: Info) -> Ranking:
+        """Build it for a dataset's labels."""
+        return Ranking(_curve, len(info["labels"]))
+
+
+def _curve() -> Curve:
+    from sklearn.metrics import average_precision_score
+
+    return average_precision_score  # type: ignore[no-any-return]
