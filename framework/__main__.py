@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.execute(options)
     except (UserError, RunError) as error:
-        print(error, file=sys.stderr)  # noqa: T201 - the command line's own output
+        print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)  # noqa: T201
+        print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0

@@ -82,13 +82,16 @@ class Feed:
         windows = _Windows(self, steps, epoch)
         if not self.workers:
             return (windows[index] for index in range(len(steps)))
-        import torch.utils.data  # noqa: PLC0415 - keeps this module free of torch
+        import torch.utils.data
 
         # its own generator: the number of workers must not move the global random stream
         generator = torch.Generator().manual_seed(self.seed)
         return iter(
             torch.utils.data.DataLoader(
-                windows, batch_size=None, num_workers=self.workers, generator=generator
+                windows,  # type: ignore[arg-type]
+                batch_size=None,
+                num_workers=self.workers,
+                generator=generator,
             )
         )
 

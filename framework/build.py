@@ -68,9 +68,7 @@ def callbacks(experiment: Experiment, data: Data) -> Hooks:
     return Hooks(live)
 
 
-def metrics(
-    experiment: Experiment, info: Mapping[str, Any]
-) -> Callable[[], dict[str, LiveMetric]]:
+def metrics(experiment: Experiment, info: Mapping[str, Any]) -> Callable[[], dict[str, LiveMetric]]:
     """Return the maker of one evaluation's metrics."""
     parts = experiment.metrics
 

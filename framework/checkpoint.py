@@ -114,7 +114,8 @@ def digest(file: Path) -> str:
 
 def _randomness() -> dict[str, Any]:
     """The state of every global random generator, in forms that load without unpickling."""
-    name, keys, at, has_gauss, gauss = np.random.get_state(legacy=True)
+    legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - what third parties draw from
+    name, keys, at, has_gauss, gauss = legacy
     version, internal, gauss_next = random.getstate()
     return {
         "torch": torch.get_rng_state(),

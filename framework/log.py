@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 _logger = logging.getLogger("framework")
 
@@ -16,12 +16,12 @@ class _Terminal(logging.StreamHandler[TextIO]):
     """Writes to whatever `sys.stderr` is now, so that a live line can move it aside."""
 
     def __init__(self) -> None:
-        logging.Handler.__init__(self)
+        super().__init__(sys.stderr)
 
-    @property
-    def stream(self) -> Any:
-        """The stream of this moment."""
-        return sys.stderr
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record to the stream of this moment."""
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _Buffer(logging.Handler):

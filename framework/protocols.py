@@ -6,6 +6,8 @@ protocols below describe. Legend of shapes: B items of a micro-batch, C classes.
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -47,7 +49,7 @@ def option(
     wrote it; in a `Path | str`, text is a path when it begins with `.`, `/` or `~`.
     """
     if isinstance(default, (list, dict)):
-        default = attrs.Factory(lambda value=default: type(value)(value))
+        default = attrs.Factory(functools.partial(copy.copy, default))
     metadata = {"help": help, "kind": kind}
     return attrs.field(default=default, validator=validator, metadata=metadata, kw_only=True)
 
@@ -170,6 +172,8 @@ class LiveLoss(Protocol):
 
     coupled: bool
     """True for in-batch terms (negatives, isotropy): exact per micro-batch only."""
+    facts: Mapping[str, Any]
+    """What the run's record should say of it, as JSON: the class weights in use, say."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Items per named part, known before the forward pass."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
+import itertools
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -24,14 +25,15 @@ import torch
 from framework import build, checkpoint, tables
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
-from framework.errors import RunError, UserError
+from framework.errors import UserError
+from framework.hooks import Hooks
 from framework.log import buffered
+from framework.protocols import LiveModel, Record, Row
 from framework.registry import Registry, source_hash
 from framework.state import State
+from framework.trainer import Forward, Trainer
 
 _log = logging.getLogger("framework")
-CHUNK = 256
-"""Records predicted at once."""
 
 
 def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
@@ -51,7 +53,7 @@ def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
         state = trainer.state
         state.started = begun
         state.timing["start"] = time.time() - begun
-        _create(folder, experiment, data, trainer.forward.strategy.device)
+        _create(experiment, data, trainer)
         log.attach(folder / "run.log")
         _result(state)
         code = 0
@@ -114,7 +116,7 @@ def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float
     if split not in data.splits.keys():  # noqa: SIM118
         raise UserError(f"the dataset has no split '{split}'; it has {[*data.splits.keys()]}")
     trainer = build.trainer(
-        done.experiment, data, build.Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
+        done.experiment, data, Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
     )
     weights = done.assets / "model.safetensors"
     checkpoint.load_weights(trainer.state.model.module, weights)
@@ -126,40 +128,50 @@ def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float
     return values
 
 
+@attrs.define
+class Predictor:
+    """A trained model, ready for records: `Predictor(finished(…))`."""
+
+    done: Finished
+    model: LiveModel = attrs.field(init=False)
+    forward: Forward = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Build the model from what was saved beside its weights, and load those."""
+        self.model, self.forward = build.forward(
+            self.done.experiment, self.done.info, self.done.assets
+        )
+        checkpoint.load_weights(self.model.module, self.done.assets / "model.safetensors")
+        self.model.module.eval()
+
+    @torch.no_grad()
+    def rows(self, records: Iterable[Record]) -> Iterator[Row]:
+        """Yield a row per record, in their order, holding a few hundred at a time."""
+        training = self.done.experiment.trainer
+        size = training.micro_batch or training.batch_size
+        stream = iter(records)
+        while chunk := list(itertools.islice(stream, size)):
+            features = self.model.processor.encode(chunk)
+            outputs, batch = self.forward(self.model.processor.collate(features))
+            yield from self.model.processor.decode(outputs, batch)
+
+
 def predict(done: Finished, file: Path, output: Path) -> int:
     """Predict every record of a file, in its order; the number of rows written."""
     dataset = done.experiment.dataset.options
     if not hasattr(dataset, "read"):
         raise UserError("this run's dataset can't read unlabelled files")
-    records = dataset.read(file, done.info)
-    model, forward = build.forward(done.experiment, done.info, done.assets)
-    checkpoint.load_weights(model.module, done.assets / "model.safetensors")
-    model.module.eval()
-    size = done.experiment.trainer.micro_batch or done.experiment.trainer.batch_size
     count = 0
-    with tables.writer(output) as sink, torch.no_grad():
-        for chunk in _chunks(records, CHUNK):
-            features = model.processor.encode(chunk)
-            for at in range(0, len(features), size):
-                outputs, batch = forward(model.processor.collate(features[at : at + size]))
-                sink(model.processor.decode(outputs, batch))
-            count += len(chunk)
+    records = dataset.read(file, done.info)
+    with tables.writer(output) as sink:
+        for row in Predictor(done).rows(records):
+            sink([row])
+            count += 1
     return count
 
 
-def _chunks(records: Any, size: int) -> Iterator[list[Any]]:
-    chunk: list[Any] = []
-    for record in records:
-        chunk.append(record)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
-
-
 def _folder(name: str) -> Path:
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
+    now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"
 
 
@@ -167,20 +179,19 @@ def _rows(folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{split}.csv"
 
 
-def _create(
-    folder: Path, experiment: Experiment, data: build.Data, device: torch.device
-) -> None:
+def _create(experiment: Experiment, data: build.Data, trainer: Trainer) -> None:
     """Create the run folder with the records of what is about to run."""
+    folder = trainer.state.folder
     try:
         folder.mkdir(parents=True)
         (folder / "experiment.toml").write_text(experiment.toml(), encoding="utf-8")
-        _write(folder / "environment.json", environment(experiment, data, device))
+        _write(folder / "environment.json", environment(experiment, data, trainer))
         _write(folder / "splits.json", {k: list(v) for k, v in data.splits.manifest.items()})
     except OSError as error:
         raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
 
 
-def environment(experiment: Experiment, data: build.Data, device: torch.device) -> dict[str, Any]:
+def environment(experiment: Experiment, data: build.Data, trainer: Trainer) -> dict[str, Any]:
     """Return the record of what a run ran on and with."""
     packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
@@ -196,13 +207,15 @@ def environment(experiment: Experiment, data: build.Data, device: torch.device) 
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "device": str(device),
+        "device": str(trainer.forward.strategy.device),
+        "precision": trainer.forward.precision.name,
         "threads": torch.get_num_threads(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),
         "data": {str(file): checkpoint.digest(file) for file in data.splits.files},
         "info": data.info,
+        "loss": getattr(trainer.loss, "facts", {}),
     }
 
 
@@ -210,8 +223,12 @@ def _git() -> dict[str, Any]:
     """The commit of the current folder and whether files differ from it; empty outside git."""
 
     def ask(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], capture_output=True, text=True, check=True, timeout=10
+        return subprocess.run(  # noqa: S603 - fixed words
+            ["git", *words],  # noqa: S607 - whichever git the person uses
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
         ).stdout.strip()
 
     try:
@@ -276,6 +293,3 @@ def _signals(state: State) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-__all__ = ["Finished", "RunError", "evaluate", "finished", "predict", "run"]

@@ -109,15 +109,17 @@ class Trainer:
         with self._clock("train"):
             self.pending.append(self._update(window))
         state.step, state.batch = state.step + 1, state.batch + 1
-        state.items += self.forward.strategy.sum({"items": sum(len(b["id"]) for b in window)})["items"]
+        state.items += self.forward.strategy.sum({"items": sum(len(b["id"]) for b in window)})[
+            "items"
+        ]
         call.step_end(state=state, window=window)
         last = state.batch == state.steps_per_epoch or self._done()
         if state.step % self.training.log_every == 0 or last or state.stopping:
             self._log_training()
         every = self.training.eval_every
-        if "val" in self.feeds and not state.stopping:
-            if state.step % every == 0 if every else last:
-                self.evaluate("val")
+        due = state.step % every == 0 if every else last
+        if due and "val" in self.feeds and not state.stopping:
+            self.evaluate("val")
         if state.status == "interrupted":
             state.save("last")
         if state.saves:
@@ -125,9 +127,7 @@ class Trainer:
         return state.stopping or self._done()
 
     @torch.no_grad()
-    def evaluate(
-        self, split: str, sink: Sink | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, split: str, sink: Sink | None = None) -> dict[str, float]:
         """Evaluate a split, each record once; values without the split's name.
 
         `sink` takes the rows that the model decodes from each batch, in the split's order.
@@ -205,7 +205,9 @@ class Trainer:
     def _log_training(self) -> None:
         """Log the means since the last point: the one place where training reads the device."""
         names = list(self.pending[0])
-        rows = torch.stack([torch.stack([step[n].double() for n in names]) for step in self.pending])
+        rows = torch.stack(
+            [torch.stack([step[n].double() for n in names]) for step in self.pending]
+        )
         self.pending.clear()
         means = dict(zip(names, rows.mean(dim=0).tolist(), strict=True))
         norm = means.pop("")
@@ -245,7 +247,11 @@ class Trainer:
         if "best" in requests:
             metrics = {split: dict(values) for split, values in state.metrics.items()}
             state.best = Best(step=state.step, metrics=metrics, **requests["best"])
-        live = {"optimizer": self.optimizer, "precision": self.forward.precision, "hooks": self.hooks}
+        live = {
+            "optimizer": self.optimizer,
+            "precision": self.forward.precision,
+            "hooks": self.hooks,
+        }
         with self._clock("checkpoint"):
             folder = checkpoint.write(state, live, self.info, self.experiment)
             for tag in requests:

@@ -82,7 +82,7 @@ def _type(hint: Any) -> str:
 
 
 def _default(field: attrs.Attribute[Any]) -> str:
-    default = field.default
-    if default is attrs.NOTHING:
+    if field.default is attrs.NOTHING:
         return "required"
-    return repr(default.factory() if hasattr(default, "factory") else default)
+    factory = getattr(field.default, "factory", None)
+    return repr(factory() if factory else field.default)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -56,6 +57,6 @@ def document(tree: Mapping[str, Any]) -> str:
 def _table(header: str, table: Mapping[str, Any], *, nested: bool) -> list[str]:
     if nested:
         inner = [_table(f"{header}.{key(k)}", v, nested=False) for k, v in table.items()]
-        return sum(inner, []) or ["", f"[{header}]"]
+        return list(itertools.chain(*inner)) or ["", f"[{header}]"]
     pairs = [f"{key(k)} = {value(v)}" for k, v in table.items() if v is not None]
     return ["", f"[{header}]", *pairs]

@@ -16,6 +16,7 @@ from framework.errors import ExperimentError, Problem, listing, nearest
 from framework.protocols import Training, option
 from framework.registry import KINDS, Kind, Registry
 
+
 @attrs.frozen
 class Experiment:
     """One experiment: data only, nothing of it is built yet."""

@@ -110,7 +110,13 @@ def _file(path: Path, child: Draft | None = None) -> Draft:
     except UnicodeDecodeError as error:
         message = f"{path}: not UTF-8 text (byte {error.start + 1})"
         raise ExperimentError([Problem(message)]) from None
-    return _parse(text, str(path), path.resolve().parent)
+    return _parse(text, _short(path), path.resolve().parent)
+
+
+def _short(path: Path) -> str:
+    """Return a file's name as a person in the current folder would write it."""
+    full = path.resolve()
+    return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
 
 
 def _set(argument: str) -> Draft:
@@ -213,5 +219,5 @@ def _get(tree: Any, path: Keys) -> Any:
 def _put(tree: dict[str, Any], path: Keys, value: Any) -> None:
     *parents, last = path
     for key in parents:
-        tree = tree.setdefault(key, {})
+        tree = tree.setdefault(str(key), {})
     tree[last] = value  # type: ignore[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -93,32 +93,41 @@ def _converter(folder: Path) -> cattrs.Converter:
         raise _mismatch(value, _expected(kind))
 
     def items(value: Any, kind: Any) -> Any:
-        """Structure a list or a table item by item; every wrong item is told, at its place."""
-        shape: type = get_origin(kind) or kind
-        if not isinstance(value, shape):
-            raise _mismatch(value, _expected(kind))
-        member = (*get_args(kind), Any)[0 if shape is list else 1] if get_args(kind) else Any
-        pairs = enumerate(value) if isinstance(value, list) else value.items()
-        made, wrong = {}, []
-        for key, item in pairs:
-            try:
-                made[key] = item if member is Any else converter.structure(item, member)
-            except _MismatchError as error:
-                wrong += [((key, *inner), message) for inner, message in error.found]
-        if wrong:
-            raise _MismatchError(*wrong)
-        return list(made.values()) if shape is list else made
+        return _items(converter, value, kind)
 
     for simple in (bool, int, float, str):
         converter.register_structure_hook(simple, _strict)
     converter.register_structure_hook(Path, path)
-    for test, hook in (
-        (lambda kind: get_origin(kind) is Literal, _literal),
-        (lambda kind: get_origin(kind) in (Union, types.UnionType), union),
-        (lambda kind: (get_origin(kind) or kind) in (list, dict), items),
-    ):
-        converter.register_structure_hook_func(test, hook)
+    converter.register_structure_hook_func(_shaped(Literal), _literal)
+    converter.register_structure_hook_func(_shaped(Union, types.UnionType), union)
+    converter.register_structure_hook_func(_shaped(list, dict), items)
     return converter
+
+
+def _shaped(*origins: Any) -> Callable[[Any], bool]:
+    def test(kind: Any) -> bool:
+        origin: Any = get_origin(kind) or kind
+        return origin in origins
+
+    return test
+
+
+def _items(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
+    """Structure a list or a table item by item; every wrong item is told, at its place."""
+    shape: Any = get_origin(kind) or kind
+    if not isinstance(value, shape):
+        raise _mismatch(value, _expected(kind))
+    member = get_args(kind)[-1] if get_args(kind) else Any
+    made: dict[Any, Any] = {}
+    wrong: list[tuple[Keys, str]] = []
+    for key, item in enumerate(value) if shape is list else value.items():
+        try:
+            made[key] = item if member is Any else converter.structure(item, member)
+        except _MismatchError as error:
+            wrong += [((key, *inner), message) for inner, message in error.found]
+    if wrong:
+        raise _MismatchError(*wrong)
+    return list(made.values()) if shape is list else made
 
 
 @attrs.frozen
@@ -220,8 +229,8 @@ class Structurer:
 
     def _default(self, field: attrs.Attribute[Any]) -> Any:
         """Structure the default of a nested component, which is written as in a file."""
-        default = field.default
-        value = default.factory() if hasattr(default, "factory") else default
+        factory = getattr(field.default, "factory", None)
+        value = factory() if factory else field.default
         return self._nested(field.metadata["kind"], value, ())
 
     def _nested(self, kind: str, value: Any, path: Keys) -> Any:

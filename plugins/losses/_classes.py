@@ -19,7 +19,7 @@ IGNORED = -100
 Weights = Literal["balanced", "none"] | list[float]
 
 
-def weights_C(weights: Weights, info: Info, option: str) -> torch.Tensor:  # noqa: N802 - shape
+def weights_C(weights: Weights, info: Info, option: str) -> torch.Tensor:
     """Return a weight per class, float64 of shape [C].
 
     `balanced` is the inverse class frequency of the training split, normalised to mean 1 over
@@ -52,6 +52,6 @@ def count(batch: Batch) -> int:
     return int((batch["labels"] != IGNORED).sum())
 
 
-def log_probabilities_BC(logits_BC: torch.Tensor) -> torch.Tensor:  # noqa: N802 - shape
+def log_probabilities_BC(logits_BC: torch.Tensor) -> torch.Tensor:
     """Return log-probabilities in float32 or better, whatever the forward pass ran in."""
     return torch.log_softmax(logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32)), -1)

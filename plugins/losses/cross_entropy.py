@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor
@@ -43,6 +45,11 @@ class LiveCrossEntropy:
     weights_C: Tensor
     label_smoothing: float
     coupled: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run's record says of it: the class weights in use."""
+        return {"weights": self.weights_C.tolist()}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Items with a label."""

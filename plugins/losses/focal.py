@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 import torch
 from torch import Tensor
@@ -46,6 +48,11 @@ class LiveFocal:
     gamma: float
     alpha_C: Tensor
     coupled: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run's record says of it: the class weights in use."""
+        return {"alpha": self.alpha_C.tolist()}
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Items with a label."""

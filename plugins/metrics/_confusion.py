@@ -90,6 +90,6 @@ def confusion(score: Score, average: Average, info: Info) -> Confusion:
     if average == "binary" and score != "accuracy" and len(labels) != two:
         raise UserError(
             f"metric '{score}': average = \"binary\" needs two labels and there are"
-            f" {len(labels)}; write average = \"macro\", \"micro\" or \"weighted\""
+            f' {len(labels)}; write average = "macro", "micro" or "weighted"'
         )
     return Confusion(score, average, len(labels))

@@ -10,9 +10,10 @@ from plugins.metrics._ranking import Curve, Ranking
 
 @attrs.frozen
 class PrAuc:
-    """The area under the precision–recall curve, as average precision, by scikit-learn's `average_precision_score`.
+    """The area under the precision-recall curve, as average precision.
 
-    With more than two labels, the mean over labels of each against the rest.
+    By scikit-learn's `average_precision_score`; with more than two labels, the mean over labels
+    of each against the rest.
     """
 
     def build(self, info: Info) -> Ranking:

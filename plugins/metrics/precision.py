@@ -10,7 +10,7 @@ from plugins.metrics._confusion import Average, Confusion, confusion
 
 @attrs.frozen
 class Precision:
-    """The share of the positive predictions that are right, as scikit-learn's `precision_score` gives it.
+    """The share of the positive predictions that are right, as scikit-learn's score of that name.
 
     `labels` are all classes and `zero_division=0`: an absent class scores 0 and is averaged in.
     """

@@ -10,7 +10,7 @@ from plugins.metrics._confusion import Average, Confusion, confusion
 
 @attrs.frozen
 class Recall:
-    """The share of the positive labels that are found, as scikit-learn's `recall_score` gives it.
+    """The share of the positive labels that are found, as scikit-learn's score of that name.
 
     `labels` are all classes and `zero_division=0`: an absent class scores 0 and is averaged in.
     """

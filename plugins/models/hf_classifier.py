@@ -81,8 +81,8 @@ class HfClassifier:
             config = AutoConfig.from_pretrained(source, **({} if assets else self.config), **names)
             tokenizer = AutoTokenizer.from_pretrained(source)
         else:
-            settings = {"model_type": "bert", "vocab_size": 8000} | self.config
-            tokenizer = _wordpiece.train(info["train"], settings["vocab_size"])
+            settings: dict[str, Any] = {"model_type": "bert", "vocab_size": 8000} | self.config
+            tokenizer = _wordpiece.train(info["train"], int(settings["vocab_size"]))
             ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
             config = _config(AutoConfig, settings | ids | names)
         self._check_length(config)
@@ -159,9 +159,14 @@ class Classifier(nn.Module):
         """Return the network's own, so that plain transformers can read the file."""
         return self.net.state_dict(*args, **settings)
 
-    def load_state_dict(self, state: Mapping[str, Any], *args: Any, **settings: Any) -> Any:
+    def load_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        strict: bool = True,  # noqa: FBT001, FBT002 - torch's signature
+        assign: bool = False,  # noqa: FBT001, FBT002
+    ) -> Any:
         """Take up the network's own."""
-        return self.net.load_state_dict(state, *args, **settings)
+        return self.net.load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 @attrs.frozen
@@ -181,7 +186,7 @@ class LiveClassifier:
         for name, parameter in found:
             match = _LAYER.search(name)
             depth = int(match[1]) + 1 if match else 0 if "embed" in name else top
-            part = "base" if id(parameter) in base else "head"
+            part: Literal["base", "head"] = "base" if id(parameter) in base else "head"
             if parameter.requires_grad:
                 items.append(Labelled(name, parameter, part, depth))
         return items

@@ -75,6 +75,6 @@ class Amp:
 def computes_bf16(device: torch.device) -> bool:
     """Return whether the hardware computes in bfloat16, rather than emulating it."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
