@@ -13,12 +13,14 @@ import numpy as np
 import torch
 
 from framework.batching import Feed
+from framework.checkpoint import ModelFiles
 from framework.config.experiment import Experiment
 from framework.errors import UserError, listing, nearest
 from framework.hooks import Hooks
 from framework.protocols import LiveMetric, LiveModel, Splits, Training
 from framework.state import State
-from framework.trainer import Forward, Sink, Trainer
+from framework.step import Forward, Update
+from framework.trainer import Sink, Trainer
 
 CHUNK = 1024
 """Records that are encoded at once."""
@@ -145,16 +147,18 @@ def trainer(
     return Trainer(
         state=state,
         training=training,
-        forward=run,
-        loss=loss,
-        optimizer=optimizer,
-        factor=experiment.scheduler.options.build(total),
+        update=Update(
+            forward=run,
+            loss=loss,
+            optimizer=optimizer,
+            factor=experiment.scheduler.options.build(total),
+            max_norm=training.max_grad_norm,
+        ),
         hooks=hooks,
         feeds=feeds,
         metrics=metrics(experiment, data.info),
         rows=rows,
-        info=data.info,
-        experiment=experiment.toml(),
+        model_files=ModelFiles(data.info, experiment.toml()),
     )
 
 

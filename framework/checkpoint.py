@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import safetensors.torch
 import torch
@@ -23,17 +24,21 @@ MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 
 
-def write(
-    state: State,
-    live: Mapping[str, Any],
-    info: Mapping[str, Any],
-    experiment: str,
-) -> Path:
+@attrs.frozen
+class ModelFiles:
+    """What stands beside a model's weights and assets, so that it can be loaded alone."""
+
+    info: Mapping[str, Any]
+    """What the dataset says of itself."""
+    experiment: str = attrs.field(repr=False)
+    """The resolved experiment, in TOML."""
+
+
+def write(state: State, live: Mapping[str, Any], files: ModelFiles) -> Path:
     """Write a checkpoint of the running step; the folder, `checkpoints/step-N`.
 
-    `live` holds objects with `state_dict` by name (optimizer, precision, callbacks). The model
-    folder inside holds weights, what the model needs beside them, the dataset's `info` and the
-    resolved experiment: it can be loaded alone. Raises `RunError` where the disk refuses.
+    `live` holds objects with `state_dict` by name (optimizer, precision, callbacks). The folder
+    `model` inside can be loaded alone. Raises `RunError` where the disk refuses.
     """
     root = state.folder / "checkpoints"
     target = root / f"step-{state.step}"
@@ -46,8 +51,8 @@ def write(
         model.mkdir(parents=True)
         save_weights(state.model.module, model / "model.safetensors")
         state.model.save_assets(model)
-        (model / "info.json").write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-        (model / "experiment.toml").write_text(experiment, encoding="utf-8")
+        (model / "info.json").write_text(json.dumps(files.info, indent=1) + "\n", encoding="utf-8")
+        (model / "experiment.toml").write_text(files.experiment, encoding="utf-8")
         states = {name: item.state_dict() for name, item in live.items()}
         torch.save(states | {"counters": state.counters()}, part / "state.pt")
         torch.save(_randomness(), part / "random.pt")

@@ -31,7 +31,8 @@ from framework.log import buffered
 from framework.protocols import LiveModel, Record, Row
 from framework.registry import Registry, source_hash
 from framework.state import State
-from framework.trainer import Forward, Trainer
+from framework.step import Forward
+from framework.trainer import Trainer
 
 _log = logging.getLogger("framework")
 
@@ -207,15 +208,15 @@ def environment(experiment: Experiment, data: build.Data, trainer: Trainer) -> d
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "device": str(trainer.forward.strategy.device),
-        "precision": trainer.forward.precision.name,
+        "device": str(trainer.update.forward.strategy.device),
+        "precision": trainer.update.forward.precision.name,
         "threads": torch.get_num_threads(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),
         "data": {str(file): checkpoint.digest(file) for file in data.splits.files},
         "info": data.info,
-        "loss": getattr(trainer.loss, "facts", {}),
+        "loss": getattr(trainer.update.loss, "facts", {}),
     }
 
 

@@ -68,6 +68,14 @@ class State:
         """Request a checkpoint of this step under a tag (`last`, `best`), with its reason."""
         self.saves[tag] = {"metric": metric, "value": value}
 
+    def count(self, learning_rate: float, items: int, *, skipped: bool) -> None:
+        """Count a step; the trainer's alone to call."""
+        self.learning_rate = learning_rate
+        self.step += 1
+        self.batch += 1
+        self.items += items
+        self.skipped += skipped
+
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         names = ("epoch", "batch", "step", "items", "skipped", "learning_rate", "metrics")

@@ -252,6 +252,8 @@ class Structurer:
         if field.validator is not None:
             try:
                 field.validator(None, field, value)
+            except AttributeError:
+                pass  # it compares options with each other: checked again once all are known
             except (ValueError, TypeError) as error:
                 self.fail(path, str(error.args[0]))
         return value
