@@ -1,0 +1,93 @@
+"""Reading files of labelled texts whose columns are named by options."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+
+from framework.errors import UserError
+from plugins.datasets._records import Columns
+from plugins.datasets._tables import Row, rows, shown
+
+
+@attrs.define
+class Labelled:
+    """What was read so far; the names of columns are empty where there is no such column."""
+
+    texts: Mapping[str, str]
+    """Columns of `text` and, maybe, `text_pair`."""
+    label: str
+    id: str
+    group: str
+    meta: Sequence[str]
+    labels: Sequence[str]
+    """Names in the order of their indices; empty: those of the first file, sorted."""
+    columns: Columns = attrs.field(init=False, factory=Columns)
+    bound: list[str] = attrs.field(init=False, factory=list)
+    """Splits of the records that are not from the first file."""
+    _ids: dict[str, str] = attrs.field(init=False, factory=dict)
+    _sides: dict[str, str] = attrs.field(init=False, factory=dict)
+
+    def read(self, files: Mapping[str, Path]) -> list[str]:
+        """Read the files of the splits, that of train first; the names of the labels.
+
+        Raises `UserError` for a label outside the known set, an id that stands twice, a group
+        in two files, and when there is one label only.
+        """
+        known = list(self.labels)
+        values: list[str] = []
+        self.columns.meta.update({name: [] for name in self.meta})
+        named = [name for name in (self.id, self.group) if name]
+        needed = [*self.texts.values(), self.label, *named, *self.meta]
+        for split, file in files.items():
+            choices = dict.fromkeys(known)
+            for row in rows(file, needed, texts=self.texts.values()):
+                self._take(row, split)
+                values.append(row.choice(self.label, choices) if choices else row.text(self.label))
+            known = known or ordered(values)
+            if len(known) < 2:
+                raise UserError(
+                    f"{file}: column '{self.label}' holds one label only, {shown(*known)}; "
+                    "expected two or more"
+                )
+        index = {label: at for at, label in enumerate(known)}
+        self.columns.labels.extend(index[value] for value in values)
+        return known
+
+    def _take(self, row: Row, split: str) -> None:
+        """Add a row, but for its label."""
+        place = row.place
+        name = row.text(self.id) if self.id else f"{split}:{place.row}"
+        here = f"row {place.row} of {place.file.name}"
+        before = self._ids.setdefault(name, here)
+        if before is not here:
+            place.fail(f"{shown(name)} is the id of {before} already; change one", self.id)
+        group = row.text(self.group) if self.group else name
+        if self._sides.setdefault(group, split) != split:
+            place.fail(
+                f"{shown(group)} is also in the file of {self._sides[group]}, and a group must "
+                "not lie on two sides; remove it from one",
+                self.group,
+            )
+        self.columns.ids.append(name)
+        self.columns.groups.append(group)
+        self.columns.texts.append(row.text(self.texts["text"]))
+        if "text_pair" in self.texts:
+            self.columns.pairs.append(row.text(self.texts["text_pair"]))
+        for key, cells in self.columns.meta.items():
+            cells.append(row.cells[key])
+        if split != "train":
+            self.bound.append(split)
+
+
+def ordered(values: Iterable[str]) -> list[str]:
+    """Return the different values, sorted: as numbers where all are, else as text."""
+    different = sorted(set(values))
+    try:
+        numbers = [float(value) for value in different]
+    except ValueError:
+        return different
+    return sorted(different, key=float) if all(map(math.isfinite, numbers)) else different

@@ -1,0 +1,284 @@
+"""Reading tables strictly: every cell as the text it is, every fault with its file and row."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import math
+import sys
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple, NoReturn
+
+from framework.errors import UserError, listing
+
+KINDS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+_BOM = b"\xef\xbb\xbf"
+
+
+class Place(NamedTuple):
+    """Where a row stands, as a person counts: the header of a CSV is row 1."""
+
+    file: Path
+    row: int
+    line: int = 0
+    """The line the row begins on, where line breaks inside cells made the two differ."""
+
+    def fail(self, message: str, column: str = "") -> NoReturn:
+        """Raise `UserError` with the place before the message."""
+        line = f" (line {self.line})" if self.line not in (0, self.row) else ""
+        named = f", column {shown(column)}" if column else ""
+        raise UserError(f"{self.file}: row {self.row}{line}{named}: {message}") from None
+
+
+class Row(NamedTuple):
+    """One row: its place, and the cells of the columns that were asked for."""
+
+    place: Place
+    cells: Mapping[str, str]
+
+    def text(self, column: str) -> str:
+        """Return a cell that must not be blank; `UserError` when it is."""
+        cell = self.cells[column]
+        if not cell or cell.isspace():
+            self.place.fail("the cell is empty; fill it in or remove the row", column)
+        return cell
+
+    def choice(self, column: str, known: Collection[str]) -> str:
+        """Return a cell that must be one of the known values; `UserError` when it isn't."""
+        cell = self.cells[column]
+        if cell not in known:
+            self.place.fail(f"found {shown(cell)}, expected one of {listing(known)}", column)
+        return cell
+
+
+def shown(value: str) -> str:
+    """Quote a label, an id or a name; only describe what may be a record's text."""
+    # Where columns are shifted or the header is missing, the text of a record stands there.
+    if len(value) > 40 or value.count(" ") > 2:
+        return f"a text of {len(value)} characters"
+    return repr(value)
+
+
+def existing(*files: Path) -> Path:
+    """Return the first of these files that exists; `UserError` names all that were tried."""
+    for file in files:
+        if file.is_file():
+            return file
+    first, *others = files
+    if first.is_dir():
+        raise UserError(f"{first}: expected a file, found a folder; name a file in it")
+    if not first.parent.is_dir():
+        raise UserError(f"{first}: no such file, and no folder {first.parent}; correct the path")
+    tried = f" (nor {listing(other.name for other in others)})" if others else ""
+    raise UserError(f"{first}: no such file{tried}; put it there or correct the path")
+
+
+def rows(
+    file: Path,
+    required: Collection[str],
+    optional: Collection[str] = (),
+    texts: Collection[str] = (),
+) -> Iterator[Row]:
+    """Read the rows of a CSV, TSV, JSONL (each plain or `.gz`) or Parquet file, one by one.
+
+    Cells are text: numbers as they are written, JSON's booleans `true` and `false`. Optional
+    columns that are absent are left out of the cells. `texts` must be text, not numbers, where
+    the format knows the difference. The file and its header are looked at before this returns.
+    Raises `UserError` with file, row and column for everything that is not as it should be.
+    """
+    existing(file)
+    name = file.name.lower()
+    kind = name.removesuffix(".gz").rpartition(".")[2]
+    if f".{kind}" not in KINDS or (kind == "parquet" and name.endswith(".gz")):
+        raise UserError(f"{file}: unknown kind of file; its name must end in {listing(KINDS)}")
+    wanted = [*dict.fromkeys((*required, *optional))]
+    must = set(required)
+    if kind == "parquet":
+        found = _parquet(file, wanted, must, set(texts))
+    elif kind == "jsonl":
+        found = _jsonl(file, wanted, must, set(texts))
+    else:
+        found = _delimited(file, "," if kind == "csv" else "\t", wanted, must)
+    first = next(found, None)
+    if first is None:
+        raise UserError(f"{file}: no row of data; expected at least one")
+    return _chain(first, found)
+
+
+def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
+    yield first
+    yield from rest
+
+
+def _absent(file: Path, missing: Sequence[str], present: Sequence[str], row: int = 1) -> NoReturn:
+    names = ", ".join(map(shown, present)) or "none"
+    columns = "columns" if len(missing) > 1 else "column"
+    raise UserError(
+        f"{file}: row {row}: missing {columns} {listing(missing)}; present: {names}; "
+        "rename one or add it"
+    )
+
+
+def _lines(file: Path) -> Iterator[str]:
+    """Yield lines as text, newlines kept; `ValueError` says what is wrong with one."""
+    offset = 0
+    try:
+        with _opened(file) as stream:
+            for number, raw in enumerate(stream):
+                line = raw.removeprefix(_BOM) if number == 0 else raw
+                if b"\0" in line:
+                    raise ValueError("found a NUL byte; save the file again as UTF-8 text")
+                try:
+                    yield line.decode()
+                except UnicodeDecodeError as error:
+                    at = offset + len(raw) - len(line) + error.start
+                    raise ValueError(
+                        f"the text is not UTF-8 at byte {at + 1} of the file "
+                        f"(found 0x{line[error.start]:02x}); save the file again as UTF-8"
+                    ) from None
+                offset += len(raw)
+    except (gzip.BadGzipFile, EOFError, zlib.error):
+        raise ValueError("the file is no whole gzip file; fetch or pack it again") from None
+    except OSError as error:
+        raise ValueError(f"the file can't be read ({error.strerror})") from None
+
+
+def _opened(file: Path) -> gzip.GzipFile | IO[bytes]:
+    return gzip.open(file, "rb") if file.suffix.lower() == ".gz" else file.open("rb")
+
+
+def _delimited(file: Path, delimiter: str, wanted: list[str], must: set[str]) -> Iterator[Row]:
+    # A text may be longer than the module's limit, which is one for the whole process.
+    limit = csv.field_size_limit(sys.maxsize)
+    place = Place(file, 1, 1)
+    reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    picks: list[tuple[str, int]] = []
+    try:
+        for row, cells in enumerate(reader, 1):
+            if not header:
+                if not cells:
+                    place.fail("found no header; expected the names of the columns")
+                header, picks = cells, _header(file, cells, wanted, must)
+            elif len(cells) == len(header):
+                yield Row(place, {name: cells[at] for name, at in picks})
+            elif cells:
+                place.fail(
+                    f"found {len(cells)} fields, expected {len(header)} as in the header; "
+                    "put cells with a delimiter or a line break in quotes"
+                )
+            place = Place(file, row + 1, reader.line_num + 1)
+    except csv.Error as error:
+        place.fail(f"broken row ({error}); close the quotes, and double those inside a cell")
+    except ValueError as error:
+        place.fail(str(error))
+    finally:
+        csv.field_size_limit(limit)
+    if not header:
+        raise UserError(f"{file}: the file is empty; expected a header and rows")
+
+
+def _header(
+    file: Path, header: list[str], wanted: list[str], must: set[str]
+) -> list[tuple[str, int]]:
+    missing = [name for name in wanted if name in must and name not in header]
+    if missing:
+        _absent(file, missing, header)
+    twice = [name for name in wanted if header.count(name) > 1]
+    if twice:
+        Place(file, 1).fail("two columns have this name; rename one", twice[0])
+    return [(name, header.index(name)) for name in wanted if name in header]
+
+
+def _jsonl(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> Iterator[Row]:
+    place = Place(file, 1)
+    lines = _lines(file)
+    while True:
+        try:
+            line = next(lines, None)
+            if line is None:
+                return
+            value = json.loads(line, object_pairs_hook=_object) if line.strip() else None
+        except json.JSONDecodeError as error:
+            place.fail(f"broken JSON at character {error.colno} ({error.msg}); one object a line")
+        except (ValueError, RecursionError) as error:
+            place.fail(str(error))
+        if value is not None:
+            if not isinstance(value, dict):
+                place.fail('expected a JSON object such as {"text": …}, one a line')
+            missing = [name for name in wanted if name in must and name not in value]
+            if missing:
+                _absent(file, missing, [*value], place.row)
+            strict = "\\u" in line
+            yield Row(place, {
+                name: _cell(place, name, value[name], texts, strict=strict)
+                for name in wanted
+                if name in value
+            })  # fmt: skip
+        elif line.strip():
+            place.fail('found null, expected a JSON object such as {"text": …}')
+        place = Place(file, place.row + 1)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a key stands twice in one object; keep one of them")
+    return made
+
+
+def _cell(place: Place, column: str, value: Any, texts: set[str], *, strict: bool = True) -> str:
+    """Return a value as the text it stands for; `strict` looks inside texts, too."""
+    if isinstance(value, str):
+        if strict and "\0" in value:
+            place.fail("found a NUL character; remove it", column)
+        if strict and any("\ud800" <= sign <= "\udfff" for sign in value):
+            place.fail("found half of a surrogate pair, which is no text; remove it", column)
+        return value
+    if column in texts or not isinstance(value, (bool, int, float)):
+        kind = "null" if value is None else f"a value of type {type(value).__name__}"
+        expected = "text" if column in texts else "text or a number"
+        place.fail(f"found {kind}, expected {expected}", column)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not math.isfinite(value):
+        place.fail(f"found {value}, expected text or a finite number", column)
+    return str(value)
+
+
+def _parquet(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> Iterator[Row]:
+    import pyarrow.parquet  # noqa: PLC0415 - takes a while, and few need it
+
+    try:
+        table = pyarrow.parquet.ParquetFile(file)
+    except (pyarrow.ArrowException, OSError, ValueError):
+        raise UserError(f"{file}: no readable Parquet file; write it again") from None
+    with table:
+        present = table.schema_arrow.names
+        missing = [name for name in wanted if name in must and name not in present]
+        if missing:
+            _absent(file, missing, present)
+        picked = [name for name in wanted if name in present]
+        row = 1
+        try:
+            for batch in table.iter_batches(columns=picked, use_threads=False):
+                columns = {name: batch.column(name) for name in picked}
+                for at in range(batch.num_rows):
+                    place = Place(file, row)
+                    yield Row(place, {
+                        name: _cell(place, name, _value(place, name, column[at]), texts)
+                        for name, column in columns.items()
+                    })  # fmt: skip
+                    row += 1
+        except (pyarrow.ArrowException, OSError):
+            Place(file, row).fail("the Parquet file is broken after here; write it again")
+
+
+def _value(place: Place, column: str, scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        place.fail("the text is not UTF-8; write the file again", column)

@@ -1,0 +1,86 @@
+"""Any table of labelled texts or pairs of texts: CSV, TSV, JSONL (also gzipped) or Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from framework.protocols import Info, Record, option
+from plugins.datasets._labelled import Labelled, ordered
+from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
+from plugins.datasets._splits import shares
+from plugins.datasets._tables import existing, rows
+
+
+@attrs.frozen
+class Text:
+    """Labelled texts in named columns; splits without a file of their own are cut from train's.
+
+    A file is looked for in `root` when its name is plain; begin it with `.`, `/` or `~` for
+    any other place. Record ids are those of the `id` column, else `FILE:ROW` with the option
+    that named the file: `train:2` is the first row of a CSV, also where it went to `val`.
+    """
+
+    root: Path | None = option(None, help="folder of the files with plain names")
+    train: Path | str = option(help="file of the training split and of splits cut from it")
+    val: Path | str = option("", help="file of the validation split; empty: cut from train")
+    test: Path | str = option("", help="file of the test split; empty: cut from train")
+    text: str = option("text", help="column of the text")
+    text_pair: str = option("", help="column of the second text; empty: one text only")
+    label: str = option("label", help="column of the label; numbers count as they are written")
+    id: str = option("", help="column of unique ids; empty: file and row")
+    group: str = option("", help="column of what must not be torn apart; empty: nothing")
+    meta: list[str] = option([], help="columns to carry along as metadata")
+    labels: list[str] = option([], help="the labels in order; empty: those of train, sorted")
+    ratios: list[float] = option(
+        [0.7, 0.15, 0.15],
+        help="shares of train, val and test, scaled to those cut; two numbers: no test is cut",
+        validator=shares(2, 3),
+    )
+    splits: Path | str = option("", help="manifest of ids (of groups) per split; pins the cut")
+
+    def build(self, seed: int) -> Corpus:
+        """Read and split; `UserError` names file, row and column of what is wrong."""
+        files = {
+            split: existing(located(file, self.root, split))
+            for split, file in zip(SPLITS, (self.train, self.val, self.test), strict=True)
+            if file or split == "train"
+        }
+        manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
+        shares_of = dict(zip(SPLITS, self.ratios, strict=False))
+        cuts = {s: share for s, share in shares_of.items() if s == "train" or s not in files}
+        ratios = {split: share / sum(cuts.values()) for split, share in cuts.items()}
+
+        found = Labelled(self._texts(), self.label, self.id, self.group, self.meta, self.labels)
+        labels = found.read(files)
+        columns, bound = found.columns, found.bound
+        first = len(columns.ids) - len(bound)
+        groups = columns.groups[:first]
+        if manifest:
+            fixed = dict(zip(columns.groups[first:], bound, strict=True))
+            sides = given(manifest[0], groups, ratios, dict.fromkeys(groups, "") | fixed)
+        else:
+            sides = cut(groups, [columns.labels[:first]], ratios, seed, files["train"])
+        meta = {key: ordered(values) for key, values in columns.meta.items()}
+        return corpus(columns, [*sides, *bound], [*files.values(), *manifest], labels, meta=meta)
+
+    def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
+        """Stream the records of an unlabelled file; metadata where its columns are there.
+
+        Raises `UserError` for a missing column at once, for a broken row when it comes to it.
+        """
+        optional = [name for name in (self.id, *self.meta) if name]
+        return (
+            {
+                "id": row.cells[self.id] if self.id in row.cells else str(row.place.row),
+                **{key: row.text(name) for key, name in self._texts().items()},
+                "meta": {name: row.cells[name] for name in self.meta if name in row.cells},
+            }
+            for row in rows(file, [*self._texts().values()], optional, self._texts().values())
+        )
+
+    def _texts(self) -> dict[str, str]:
+        both = {"text": self.text, "text_pair": self.text_pair}
+        return {key: column for key, column in both.items() if column}
