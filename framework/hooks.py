@@ -118,9 +118,11 @@ class Hooks:
         """Return the callback's hooks, wrapped so that an error names the callback."""
         where = f"callback '{label}' ({type(live).__module__}.{type(live).__qualname__})"
         hooks = {}
-        for name, method in inspect.getmembers(live, callable):
-            if not hasattr(method, "framework_impl"):
+        # statically: a property of the callback must not be computed here
+        for name, found in inspect.getmembers_static(live):
+            if not hasattr(found, "framework_impl"):
                 continue
+            method = getattr(live, name)
             if name not in NAMES:
                 hint = nearest(name, NAMES) or f"; the hooks are {listing(NAMES)}"
                 raise UserError(f"{where}: there is no hook '{name}'{hint}")

@@ -30,6 +30,8 @@ _MIGRATION = 120.0
 _LINE = 200
 _KEY = 250
 """Characters of a name that MLflow takes."""
+_VALUE = 6000
+"""Characters of a parameter that it keeps."""
 
 MODEL_CODE = '''"""A finished model of composable-nlp, as MLflow serves it. Code, not a pickle."""
 
@@ -173,7 +175,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             found |= flat(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
-            found[name(f"{prefix}{key}")] = text[:6000]
+            # a store's URI may be among them
+            found[name(f"{prefix}{key}")] = _CREDENTIALS.sub("//", text)[:_VALUE]
     return found
 
 

@@ -48,7 +48,7 @@ class Labelled:
                 self._take(row, split)
                 values.append(row.choice(self.label, choices) if choices else row.text(self.label))
             known = known or ordered(values)
-            if len(known) < 2:
+            if len(known) == 1:
                 raise UserError(
                     f"{file}: column '{self.label}' holds one label only, {shown(*known)}; "
                     "expected two or more"

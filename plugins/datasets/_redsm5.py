@@ -47,7 +47,7 @@ def read_criteria(file: Path) -> dict[str, str]:
     try:
         listed = json.loads(file.read_bytes())["criteria"]
         pairs = [(item["id"], item["text"]) for item in listed]
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(
             f'{file}: expected JSON like {{"criteria": [{{"id": "A.1", "text": …}}, …]}}'
         ) from None

@@ -15,6 +15,8 @@ from typing import IO, Any, NamedTuple, NoReturn
 from framework.errors import UserError, listing
 
 KINDS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
+_LONG, _WORDS = 40, 3
+"""Characters and blanks from which on a value may be a text."""
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -57,7 +59,7 @@ class Row(NamedTuple):
 def shown(value: str) -> str:
     """Quote a label, an id or a name; only describe what may be a record's text."""
     # Where columns are shifted or the header is missing, the text of a record stands there.
-    if len(value) > 40 or value.count(" ") > 2:
+    if len(value) > _LONG or value.count(" ") >= _WORDS:
         return f"a text of {len(value)} characters"
     return repr(value)
 
@@ -71,7 +73,8 @@ def existing(*files: Path) -> Path:
     if first.is_dir():
         raise UserError(f"{first}: expected a file, found a folder; name a file in it")
     if not first.parent.is_dir():
-        raise UserError(f"{first}: no such file, and no folder {first.parent}; correct the path")
+        names = listing(file.name for file in files)
+        raise UserError(f"{first.parent}: no such folder; expected {names} in it")
     tried = f" (nor {listing(other.name for other in others)})" if others else ""
     raise UserError(f"{first}: no such file{tried}; put it there or correct the path")
 
@@ -91,9 +94,9 @@ def rows(
     """
     existing(file)
     name = file.name.lower()
-    kind = name.removesuffix(".gz").rpartition(".")[2]
-    if f".{kind}" not in KINDS or (kind == "parquet" and name.endswith(".gz")):
+    if not name.endswith(KINDS):
         raise UserError(f"{file}: unknown kind of file; its name must end in {listing(KINDS)}")
+    kind = name.removesuffix(".gz").rpartition(".")[2]
     wanted = [*dict.fromkeys((*required, *optional))]
     must = set(required)
     if kind == "parquet":
@@ -250,7 +253,7 @@ def _cell(place: Place, column: str, value: Any, texts: set[str], *, strict: boo
 
 
 def _parquet(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> Iterator[Row]:
-    import pyarrow.parquet  # noqa: PLC0415 - takes a while, and few need it
+    import pyarrow.parquet  # takes a while, and few need it
 
     try:
         table = pyarrow.parquet.ParquetFile(file)

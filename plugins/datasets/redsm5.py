@@ -23,8 +23,8 @@ from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, rows
 
 LABELS = ("no_evidence", "evidence")
-MISSPELT = "MDD_Criteira.json"
-"""The name under which the authors' criteria file is also found."""
+SPELT, MISSPELT = "MDD_Criteria.json", "MDD_Criteira.json"
+"""The authors' criteria file goes by both names."""
 
 
 @attrs.frozen
@@ -32,9 +32,7 @@ class Redsm5:
     """Pairs of criterion and sentence, split by post; only pairs that were annotated."""
 
     root: Path = option(help="folder of the posts, the annotations and, by default, the criteria")
-    criteria: Path | str = option(
-        "MDD_Criteria.json", help="criteria JSON; a plain name is looked for in root"
-    )
+    criteria: Path | str = option(SPELT, help="criteria JSON; a plain name lies in root")
     ratios: list[float] = option(
         [0.7, 0.15, 0.15], help="shares of train, val and test", validator=shares(3)
     )
@@ -47,7 +45,8 @@ class Redsm5:
         posts = self._file("redsm5_posts")
         annotations = self._file("redsm5_annotations")
         criteria = located(self.criteria, self.root, "criteria")
-        criteria = existing(criteria, criteria.with_name(MISSPELT))
+        misspelt = [criteria.with_name(MISSPELT)] if criteria.name == SPELT else []
+        criteria = existing(criteria, *misspelt)
         manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
         texts = read_criteria(criteria)
         known = read_posts(posts)

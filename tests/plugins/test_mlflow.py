@@ -37,6 +37,8 @@ use = "redsm5"
 note = "LONG"
 empty = {}
 
+uri = "http://me:secret@host/"
+
 [trainer]
 epochs = 3
 deterministic = false
@@ -141,6 +143,7 @@ def test_everything_reaches_the_store(here: Path, capfd: pytest.CaptureFixture[s
         "dataset.use": "redsm5",
         "dataset.note": "x" * 6000,
         "dataset.empty": "{}",
+        "dataset.uri": "http://host/",
         "trainer.epochs": "3",
         "trainer.deterministic": "false",
         "trainer.max_grad_norm": "1.0",

@@ -1,0 +1,84 @@
+"""The main job beside the two answers that it must beat, on the same split.
+
+Run it from the repository's root after `python -m framework run experiments/focal_bert.toml`:
+
+    python benchmarks/main_job.py [RUN]
+
+RUN is the newest run of `focal-bert` unless one is given. Prints F1 of the class `evidence` and
+macro-F1 on the test split for the trained encoder (recomputed from its predictions file), for
+the constant answer, and for a logistic regression on TF-IDF words and word pairs of criterion
+and sentence, whose strength was chosen on the validation split.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+
+from framework.config.experiment import load
+
+STRENGTHS = (0.1, 1.0, 10.0, 100.0)
+
+
+def scores(labels: Sequence[int], predictions: Sequence[int]) -> tuple[float, float]:
+    """F1 of the positive class, and macro-F1."""
+    return (
+        float(f1_score(labels, predictions, zero_division=0)),
+        float(f1_score(labels, predictions, average="macro", labels=[0, 1], zero_division=0)),
+    )
+
+
+def bag_of_words(splits: Any) -> list[int]:
+    """Predict the test split with the best regression on the validation split."""
+    names = ("train", "val", "test")
+    texts = {name: [f"{r['text']} {r['text_pair']}" for r in splits[name]] for name in names}
+    labels = {name: [r["label"] for r in splits[name]] for name in names}
+    best: tuple[float, Any] = (-1.0, None)
+    for pairs in (1, 2):
+        words = TfidfVectorizer(ngram_range=(1, pairs), sublinear_tf=True).fit(texts["train"])
+        table = {split: words.transform(texts[split]) for split in texts}
+        for strength in STRENGTHS:
+            model = LogisticRegression(C=strength, max_iter=2000)
+            model.fit(table["train"], labels["train"])
+            value = scores(labels["val"], model.predict(table["val"]))[1]
+            if value > best[0]:
+                best = (value, model.predict(table["test"]))
+    return [int(value) for value in best[1]]
+
+
+def main() -> None:
+    """Print the table."""
+    runs = sorted(Path("runs/focal-bert").glob("*/result.json"))
+    folder = Path(sys.argv[1]) if sys.argv[1:] else runs[-1].parent
+    experiment = load(folder / "experiment.toml")
+    splits = experiment.dataset.options.build(experiment.seed)
+    labels = [record["label"] for record in splits["test"]]
+    with (folder / "predictions" / "test.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["id"] for row in rows] == [record["id"] for record in splits["test"]]
+    names = splits.info["labels"]
+    answers = {
+        "fine-tuned encoder": [names.index(row["prediction"]) for row in rows],
+        "constant answer": [1] * len(labels),
+        "bag of words": bag_of_words(splits),
+    }
+    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    seed = tomli.loads((folder / "experiment.toml").read_text(encoding="utf-8"))["seed"]
+    print(f"{folder}: {len(labels)} test pairs, seed {seed}, {result['timing']['total']:.0f} s")
+    print(f"{'':<20}{'F1':>8}{'macro-F1':>10}")
+    for name, predictions in answers.items():
+        one, macro = scores(labels, predictions)
+        print(f"{name:<20}{one:>8.3f}{macro:>10.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,278 @@
+"""Shared by the core's tests: distributions installed for a test, and a tiny trainer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import torch
+from torch import nn
+
+from framework.batching import Feed
+from framework.checkpoint import ModelFiles
+from framework.hooks import NAMES, Hooks, hookimpl
+from framework.protocols import Labelled, Training
+from framework.state import State
+from framework.step import Forward, Update
+from framework.trainer import Trainer
+from plugins.precisions._amp import Amp
+from plugins.strategies.auto import OneProcess
+
+CPU = torch.device("cpu")
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    site: Path,
+    name: str,
+    offers: Mapping[str, Any],
+    **sources: str,
+) -> None:
+    """Install a distribution, `name version`, for one test: entry points and modules by name."""
+    name, version = name.split()
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = []
+    for group, entries in offers.items():
+        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module, source in sources.items():
+        (site / f"{module}.py").write_text(source, encoding="utf-8")
+        monkeypatch.setitem(sys.modules, module, sys)  # so that undoing it forgets the module
+        del sys.modules[module]
+    monkeypatch.syspath_prepend(str(site))
+
+
+class Net(nn.Module):
+    """Two layers, scores of three classes."""
+
+    def __init__(self) -> None:
+        """Make the layers."""
+        super().__init__()
+        self.body = nn.Linear(4, 8)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
+        """Return `logits` [B, 3] of `x` [B, 4]."""
+        return {"logits": self.head(torch.tanh(self.body(x)))}
+
+
+class Processor:
+    """Features are the records: an id, a length, a vector and a label."""
+
+    def encode(self, records: Sequence[Any]) -> list[Any]:
+        """Return them as they are."""
+        return list(records)
+
+    def augment(self, features: Any, rng: Any) -> Any:
+        """Change nothing."""
+        return features
+
+    def collate(self, features: Sequence[Any]) -> dict[str, Any]:
+        """Stack."""
+        return {
+            "id": [item["id"] for item in features],
+            "x": torch.stack([item["x"] for item in features]),
+            "labels": torch.tensor([item["label"] for item in features]),
+        }
+
+    def decode(self, outputs: Any, batch: Any) -> list[dict[str, Any]]:
+        """Return a row per item."""
+        found = outputs["logits"].argmax(-1).tolist()
+        return [{"id": i, "prediction": p} for i, p in zip(batch["id"], found, strict=True)]
+
+
+@attrs.define
+class LiveModel:
+    """A module with its processor."""
+
+    module: nn.Module
+    processor: Processor = attrs.field(factory=Processor)
+
+    def labelled(self) -> list[Labelled]:
+        """Every parameter."""
+        return [Labelled(n, p, "base", 0) for n, p in self.module.named_parameters()]
+
+    def save_assets(self, folder: Path) -> None:
+        """Write what a model would."""
+        (folder / "config.json").write_text(json.dumps({"layers": 2}))
+
+
+@attrs.define
+class CrossEntropy:
+    """Sums over the items whose label is not below 0."""
+
+    coupled: bool = False
+    facts: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """Items with a label."""
+        return {"ce": int((batch["labels"] >= 0).sum())}
+
+    def __call__(self, outputs: Any, batch: Any) -> dict[str, torch.Tensor]:
+        """Return the sum."""
+        logits = outputs["logits"].float()
+        value = nn.functional.cross_entropy(
+            logits, batch["labels"], ignore_index=-100, reduction="sum"
+        )
+        return {"ce": value}
+
+
+@attrs.define
+class Share:
+    """The share of right predictions; names are its own and one more."""
+
+    right: int = 0
+    seen: int = 0
+
+    def names(self) -> list[str]:
+        """Two values."""
+        return ["", "seen"]
+
+    def update(self, outputs: Any, batch: Any) -> None:
+        """Count."""
+        self.right += int((outputs["logits"].argmax(-1) == batch["labels"]).sum())
+        self.seen += len(batch["id"])
+
+    def merge(self, others: Sequence[Share]) -> None:
+        """Add."""
+        for other in others:
+            self.right += other.right
+            self.seen += other.seen
+
+    def compute(self) -> dict[str, float]:
+        """Divide."""
+        return {"": self.right / self.seen, "seen": float(self.seen)}
+
+
+def _recorder() -> type[Any]:
+    """Return a callback class that notes every hook with the state's counters."""
+
+    def hook(name: str) -> Any:
+        arguments = {"step_start": "window", "step_end": "window", "log": "point"}
+        arguments |= {"evaluate_start": "split", "evaluate_end": "split, metrics"}
+        arguments |= {"save_end": "folder"}
+        taken = ", ".join(filter(None, ["self", "state", arguments.get(name, "")]))
+        scope: dict[str, Any] = {}
+        exec(f"def {name}({taken}): self.note('{name}', locals())", scope)  # noqa: S102
+        return hookimpl(scope[name])
+
+    def note(self: Any, name: str, given: dict[str, Any]) -> None:
+        state = given["state"]
+        given = {k: v for k, v in given.items() if k not in ("self", "state")}
+        counters = {"step": state.step, "epoch": state.epoch, "batch": state.batch}
+        self.events.append((name, counters, given))
+
+    def init(self: Any) -> None:
+        self.events = []
+
+    body = {name: hook(name) for name in NAMES}
+    return type("Recorder", (), {"__init__": init, "note": note, **body})
+
+
+def records(count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Return records whose label depends on their vector."""
+    generator = torch.Generator().manual_seed(seed)
+    xs = torch.randn(count, 4, generator=generator)
+    labels = (xs[:, 0] > 0).long() + (xs[:, 1] > 0).long()
+    return [
+        {"id": f"r{i}", "length": 1 + i % 7, "x": x, "label": int(label)}
+        for i, (x, label) in enumerate(zip(xs, labels, strict=True))
+    ]
+
+
+def amp(dtype: torch.dtype = torch.float32) -> Amp:
+    """Return a live precision on the CPU."""
+    return Amp(str(dtype).removeprefix("torch."), CPU, dtype)
+
+
+def net(seed: int = 0) -> Net:
+    """Return a net with the weights of a seed, leaving the global generator alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Net()
+
+
+def update(module: nn.Module, **settings: Any) -> Update:
+    """Return an update over a module: SGD at 0.1, no clipping, a constant schedule."""
+    rate = settings.pop("lr", 0.1)
+    parts: dict[str, Any] = {
+        "forward": Forward(module, settings.pop("precision", None) or amp(), OneProcess(CPU)),
+        "loss": CrossEntropy(),
+        "optimizer": None,
+        "factor": lambda _: 1.0,
+        "max_norm": 0.0,
+    }
+    parts |= settings
+    if parts["optimizer"] is None:
+        parts["optimizer"] = torch.optim.SGD(module.parameters(), lr=rate)
+    for group in parts["optimizer"].param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return Update(**parts)
+
+
+def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings: Any) -> Trainer:
+    """Return a trainer of ten records, four a step, two epochs; each setting can be changed."""
+    training: dict[str, Any] = {
+        "epochs": 2,
+        "steps": 0,
+        "batch_size": 4,
+        "micro_batch": 0,
+        "eval_every": 0,
+        "log_every": 10,
+        "max_grad_norm": 0.0,
+        "deterministic": False,
+        "workers": 0,
+        "threads": 0,
+    }
+    training |= {key: settings.pop(key) for key in list(settings) if key in training}
+    options = Training(**training)
+    sizes = settings.pop("sizes", {"train": 10, "val": 6, "test": 5})
+    module = settings.pop("module", None) or net()
+    rows = settings.pop("rows", {})
+    live = LiveModel(module)
+    feeds = {
+        split: Feed(
+            processor=live.processor,
+            features=records(size, seed=index),
+            batch_size=options.batch_size,
+            micro_batch=options.micro_batch,
+            seed=7,
+        )
+        for index, (split, size) in enumerate(sizes.items())
+    }
+    total = options.epochs * feeds["train"].steps
+
+    @contextmanager
+    def sink(split: str) -> Iterator[Any]:
+        yield rows.setdefault(split, []).extend
+
+    state = State(
+        folder=folder,
+        name="tiny",
+        model=live,
+        epochs=options.epochs,
+        steps_per_epoch=feeds["train"].steps,
+        total_steps=min(options.steps, total) if options.steps else total,
+        items_per_epoch=sizes["train"],
+    )
+    return Trainer(
+        state=state,
+        training=options,
+        update=update(module, max_norm=options.max_grad_norm, **settings),
+        hooks=Hooks(callbacks or {}),
+        feeds=feeds,
+        metrics=lambda: {"right": Share()},
+        rows=sink,
+        model_files=ModelFiles({"labels": ["a", "b", "c"]}, 'name = "tiny"\n'),
+    )
+
+
+Recorder = _recorder()

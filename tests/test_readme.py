@@ -1,0 +1,73 @@
+"""The README's own blocks, executed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tomli
+from conftest import ROOT, environment
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"(<!-- test: runs -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+
+
+def test_the_first_screen_holds_the_two_set_up_commands() -> None:
+    """Exactly two blocks install something, each a single line, within the first 30 lines."""
+    found = [
+        (README[: match.start()].count("\n"), match[3])
+        for match in BLOCK.finditer(README)
+        if "pip install" in match[3] and "constraints.txt" in match[3]
+    ]
+    assert len(found) == 2
+    for line, text in found:
+        assert line < 30
+        assert text.count("\n") == 1
+    assert "framework run experiments/focal_bert.toml" in found[0][1]
+    assert "pytest" in found[1][1]
+
+
+def test_constraints_pin_torch_first() -> None:
+    """The first pin is torch 2.13.0, and every line is a pin."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert pins[0] == "torch==2.13.0"
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^=]+", pin) for pin in pins)
+
+
+def test_every_toml_block_is_toml() -> None:
+    """The README's TOML parses, and names plugins and options that exist."""
+    blocks = [match[3] for match in BLOCK.finditer(README) if match[2] == "toml"]
+    assert blocks
+    for block in blocks:
+        tomli.loads(block)
+
+
+@pytest.mark.slow
+def test_the_recipes_run(tmp_path: Path) -> None:
+    """Every marked block runs as pasted, in order, in a folder with the shipped files."""
+    for name in ("experiments", "data"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = Path(sys.executable).parent
+    env = environment() | {"PATH": f"{python}:/usr/bin:/bin"}
+    # what the recipe of a registered model needs: the main job, in short
+    first = "python -m framework run experiments/focal_bert.toml --set trainer.steps=2"
+    blocks = [match[3] for match in BLOCK.finditer(README) if match[1]]
+    assert len(blocks) >= 6
+    for block in [first, *blocks]:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", block],
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=600,
+        )
+        assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+    rows = (tmp_path / "new.predictions.csv").read_text().splitlines()
+    assert rows[0] == "id,prediction,probability_no_evidence,probability_evidence"
+    assert len(rows) == 2

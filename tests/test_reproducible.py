@@ -1,0 +1,68 @@
+"""The same experiment gives the same numbers, and the same change the same run."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import tomli
+from conftest import Command, only_run, points
+
+
+def _weights(folder: Path) -> str:
+    file = folder / "checkpoints" / "last" / "model" / "model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def _ran(command: Command, cwd: Path, *words: str | Path, name: str = "tiny") -> Path:
+    cwd.mkdir()
+    done = command("run", *words, cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    return only_run(cwd, name)
+
+
+def test_the_same_run_twice_is_identical(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """With dropout on, two runs give identical points and identical weights."""
+    first = _ran(command, tmp_path / "a", tiny)
+    second = _ran(command, tmp_path / "b", tiny)
+    assert points(first) == points(second)
+    assert len(points(first)) > 2
+    assert _weights(first) == _weights(second)
+
+
+def test_loader_workers_change_nothing(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """Two loader workers give the same points and weights as none."""
+    first = _ran(command, tmp_path / "a", tiny)
+    second = _ran(command, tmp_path / "b", tiny, "--set", "trainer.workers=2")
+    assert points(first) == points(second)
+    assert _weights(first) == _weights(second)
+
+
+def test_another_seed_is_another_run(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """The seed reaches the weights: another one gives others."""
+    first = _ran(command, tmp_path / "a", tiny)
+    second = _ran(command, tmp_path / "b", tiny, "--set", "seed=43")
+    assert _weights(first) != _weights(second)
+
+
+def test_set_equals_the_edited_line(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """`--set loss=cross_entropy` and the edited line give the same run and the same record."""
+    edited = tmp_path / "edited.toml"
+    text = tiny.read_text(encoding="utf-8")
+    edited.write_text(text.replace('loss = "focal"', 'loss = "cross_entropy"'), encoding="utf-8")
+    first = _ran(command, tmp_path / "a", tiny, "--set", "loss=cross_entropy")
+    second = _ran(command, tmp_path / "b", edited)
+    assert points(first) == points(second)
+    assert _weights(first) == _weights(second)
+    resolved = (first / "experiment.toml").read_text(encoding="utf-8")
+    assert resolved == (second / "experiment.toml").read_text(encoding="utf-8")
+    assert tomli.loads(resolved)["loss"]["use"] == "cross_entropy"
+
+
+def test_the_resolved_experiment_runs_again(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """The run folder's own experiment gives the same run, from another folder."""
+    first = _ran(command, tmp_path / "a", tiny)
+    second = _ran(command, tmp_path / "b", first / "experiment.toml")
+    assert points(first) == points(second)
+    assert _weights(first) == _weights(second)
+    assert (first / "experiment.toml").read_text() == (second / "experiment.toml").read_text()
