@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
 from framework.config.experiment import Experiment
-from framework.errors import UserError, listing, nearest
+from framework.errors import ExperimentError, UserError, listing, nearest
 from framework.hooks import Hooks
-from framework.protocols import LiveMetric, LiveModel, Splits, Training
+from framework.protocols import Features, LiveMetric, LiveModel, Record, Splits, Training
 from framework.state import State
 from framework.step import Forward, Update
 from framework.trainer import Sink, Trainer
@@ -26,47 +25,36 @@ CHUNK = 1024
 """Records that are encoded at once."""
 
 
-@attrs.frozen
-class Data:
-    """The dataset, built and looked over."""
-
-    splits: Splits
-    info: Mapping[str, Any]
-    """What the dataset says of itself, as JSON."""
-
-
-def data(experiment: Experiment) -> Data:
+def dataset(experiment: Experiment) -> Splits:
     """Build the dataset; `UserError` for an input that is missing, broken or empty."""
-    splits = experiment.dataset.options.build(experiment.seed)
+    splits: Splits = experiment.dataset.options.build(experiment.seed)
     for split in ("train", "val"):
         if split not in splits.keys():  # noqa: SIM118 - splits are no mapping
             raise UserError(f"the dataset has no split '{split}'; training needs train and val")
     for split in splits.keys():  # noqa: SIM118
         if not len(splits[split]):
             raise UserError(f"the split '{split}' is empty; give it records or change the ratios")
-    return Data(splits, splits.info)
+    return splits
 
 
-def callbacks(experiment: Experiment, data: Data) -> Hooks:
+def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
     """Build the callbacks and hold what they read against what will be computed."""
     live = {label: part.options.build() for label, part in experiment.callbacks.items()}
-    built = metrics(experiment, data.info)()
-    names = {"loss"} | {
-        f"{label}/{name}" if name else label
-        for label, metric in built.items()
-        for name in metric.names()
-    }
-    known = sorted(f"{split}/{name}" for split in ("train", "val") for name in names)
-    for label, callback in live.items():
-        for name in getattr(callback, "reads", ()):
-            if name in known or name.startswith(("train/loss/", "val/loss/")):
-                continue
-            hint = nearest(name, known) or f"; there are {listing(known)}"
-            problem = experiment.draft.problem(
-                ("callbacks", label, "monitor"),
-                f"callback '{label}' reads '{name}', which nothing computes{hint}",
-            )
-            raise UserError(str(problem))
+    built = metrics(experiment, info)()
+    names = [(label, name) for label, metric in built.items() for name in metric.names()]
+    known = ["val/loss", *("/".join(filter(None, ("val", *parts))) for parts in names)]
+    problems = [
+        experiment.draft.problem(
+            ("callbacks", label, "monitor"),
+            f"callback '{label}' reads '{name}', which nothing computes"
+            + (nearest(name, known) or f"; there are {listing(known)}"),
+        )
+        for label, callback in live.items()
+        for name in getattr(callback, "reads", ())
+        if name not in known
+    ]
+    if problems:
+        raise ExperimentError(problems)
     return Hooks(live)
 
 
@@ -104,7 +92,7 @@ def forward(
 
 def trainer(
     experiment: Experiment,
-    data: Data,
+    splits: Splits,
     hooks: Hooks,
     folder: Path,
     rows: Callable[[str], AbstractContextManager[Sink]],
@@ -112,18 +100,18 @@ def trainer(
 ) -> Trainer:
     """Build everything that trains; nothing is written."""
     training = experiment.trainer
-    info = {**data.info, "train": data.splits["train"]}
+    info = {**splits.info, "train": splits["train"]}
     model, run = forward(experiment, info, assets)
     feeds = {
         split: Feed(
             processor=model.processor,
-            features=encoded(model, data.splits, split),
+            features=encoded(model, splits[split]),
             batch_size=training.batch_size,
             micro_batch=training.micro_batch,
             seed=experiment.seed,
             workers=training.workers,
         )
-        for split in data.splits.keys()  # noqa: SIM118
+        for split in splits.keys()  # noqa: SIM118
     }
     loss = experiment.loss.options.build(info)
     if loss.coupled and 0 < training.micro_batch < training.batch_size:
@@ -156,15 +144,14 @@ def trainer(
         ),
         hooks=hooks,
         feeds=feeds,
-        metrics=metrics(experiment, data.info),
+        metrics=metrics(experiment, splits.info),
         rows=rows,
-        model_files=ModelFiles(data.info, experiment.toml()),
+        model_files=ModelFiles(splits.info, experiment.toml()),
     )
 
 
-def encoded(model: LiveModel, splits: Splits, split: str) -> list[Any]:
-    """Return the features of every record of a split."""
-    records = splits[split]
+def encoded(model: LiveModel, records: Sequence[Record]) -> list[Features]:
+    """Return the features of every record."""
     chunks = (
         [records[i] for i in range(at, min(at + CHUNK, len(records)))]
         for at in range(0, len(records), CHUNK)

@@ -17,11 +17,15 @@ from framework.errors import UserError, listing, nearest
 
 @attrs.frozen
 class Kind:
-    """One kind of part: `table` is the experiment's key for it, `many` makes it labelled."""
+    """One kind of part: `table` is the experiment's key for it, `many` makes it labelled.
+
+    With `listed`, several may also be given as a list of names, which replaces a parent's.
+    """
 
     name: str
     table: str | None
     many: bool = False
+    listed: bool = False
     build: str = "build"
     """The method that its options must have."""
 
@@ -41,7 +45,7 @@ KINDS: Mapping[str, Kind] = {
         Kind("scheduler", "scheduler"),
         Kind("precision", "precision"),
         Kind("strategy", "strategy"),
-        Kind("metric", "metrics", many=True),
+        Kind("metric", "metrics", many=True, listed=True),
         Kind("callback", "callbacks", many=True),
         Kind("source", None, build="fetch"),
     )

@@ -28,7 +28,7 @@ from framework.config.experiment import Experiment
 from framework.errors import UserError
 from framework.hooks import Hooks
 from framework.log import buffered
-from framework.protocols import LiveModel, Record, Row
+from framework.protocols import LiveModel, Record, Row, Splits
 from framework.registry import Registry, source_hash
 from framework.state import State
 from framework.step import Forward
@@ -44,17 +44,17 @@ def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
     """
     begun = time.time()
     experiment = config.load(path, sets)
-    data = build.data(experiment)
-    hooks = build.callbacks(experiment, data)
+    splits = build.dataset(experiment)
+    hooks = build.callbacks(experiment, splits.info)
     folder = _folder(experiment.name)
     with buffered() as log:
         trainer = build.trainer(
-            experiment, data, hooks, folder, lambda split: tables.writer(_rows(folder, split))
+            experiment, splits, hooks, folder, lambda split: tables.writer(_rows(folder, split))
         )
         state = trainer.state
         state.started = begun
         state.timing["start"] = time.time() - begun
-        _create(experiment, data, trainer)
+        _create(experiment, splits, trainer)
         log.attach(folder / "run.log")
         _result(state)
         code = 0
@@ -113,11 +113,11 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
 
 def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
     """Evaluate a trained model on a split of its dataset; values under `split/metric`."""
-    data = build.data(done.experiment)
-    if split not in data.splits.keys():  # noqa: SIM118
-        raise UserError(f"the dataset has no split '{split}'; it has {[*data.splits.keys()]}")
+    splits = build.dataset(done.experiment)
+    if split not in splits.keys():  # noqa: SIM118
+        raise UserError(f"the dataset has no split '{split}'; it has {[*splits.keys()]}")
     trainer = build.trainer(
-        done.experiment, data, Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
+        done.experiment, splits, Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
     )
     weights = done.assets / "model.safetensors"
     checkpoint.load_weights(trainer.state.model.module, weights)
@@ -180,19 +180,19 @@ def _rows(folder: Path, split: str) -> Path:
     return folder / "predictions" / f"{split}.csv"
 
 
-def _create(experiment: Experiment, data: build.Data, trainer: Trainer) -> None:
+def _create(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
     """Create the run folder with the records of what is about to run."""
     folder = trainer.state.folder
     try:
         folder.mkdir(parents=True)
         (folder / "experiment.toml").write_text(experiment.toml(), encoding="utf-8")
-        _write(folder / "environment.json", environment(experiment, data, trainer))
-        _write(folder / "splits.json", {k: list(v) for k, v in data.splits.manifest.items()})
+        _write(folder / "environment.json", environment(experiment, splits, trainer))
+        _write(folder / "splits.json", {k: list(v) for k, v in splits.manifest.items()})
     except OSError as error:
         raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
 
 
-def environment(experiment: Experiment, data: build.Data, trainer: Trainer) -> dict[str, Any]:
+def environment(experiment: Experiment, splits: Splits, trainer: Trainer) -> dict[str, Any]:
     """Return the record of what a run ran on and with."""
     packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
@@ -214,8 +214,8 @@ def environment(experiment: Experiment, data: build.Data, trainer: Trainer) -> d
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),
-        "data": {str(file): checkpoint.digest(file) for file in data.splits.files},
-        "info": data.info,
+        "data": {str(file): checkpoint.digest(file) for file in splits.files},
+        "info": splits.info,
         "loss": getattr(trainer.update.loss, "facts", {}),
     }
 

@@ -11,14 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from framework.errors import RunError
-from framework.protocols import (
-    Batch,
-    LiveLoss,
-    LiveMetric,
-    LivePrecision,
-    LiveStrategy,
-    Outputs,
-)
+from framework.protocols import Batch, LiveLoss, LiveMetric, LivePrecision, LiveStrategy, Outputs
 
 Window = Sequence[Batch]
 

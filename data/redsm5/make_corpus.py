@@ -132,7 +132,7 @@ PHRASES: dict[str, tuple[str, ...]] = {
         "-feel cheerful",
         "-feel happy",
         "-see a light at the end of the tunnel",
-        "-smile and mean it",
+        "-smile and [mean] it",
         "-have hope for the coming year",
         "-believe that things will get better",
         "-have bright hours",
@@ -728,7 +728,6 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("it is not {x}, it is me {W}", "it is not me, it is {x} {W3}"),
         ("I told {x} that {P}", "{x} told me that {p3}"),
         ("{d3}, whereas {P}", "{D}, whereas {p3}"),
-        ("{q3}, but {P}", "{Q}, but {p3}"),
         ("when {x} asked, I admitted that {P}", "when I asked, {x} admitted that {p3}"),
         ("people pity {x}, yet I am the one {W}", "people pity me, yet {x} is the one {W3}"),
         ("{x} worries about me because {P}", "I worry about {x} because {p3}"),
@@ -738,13 +737,12 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("in {per} I was {ok}; today {P}", "in {per} {PP}; today I am {ok}"),
         ("I used to be {ok}, but these days {P}", "{PP} once, but these days I am {ok}"),
         ("{DP} in {per}, now {P} all the time", "{PP} in {per}, now {D} at all"),
-        ("{ev} changed it: {DP}, and now {P}", "{ev} changed it: {PP}, and now {D}"),
         ("in {per} {QP}, and nowadays {P}", "in {per} {PP}, and nowadays {Q}"),
     ),
     "negated": (
         ("{QD}, but {P}", "{D}, but {Q}"),
-        ("my problem is not that {Q}, it is that {P}", "my problem is not that {P}, it is that {Q}"),
-        ("the doctor wrote that {D}, which is wrong", "the doctor wrote that {P}, which is wrong"),
+        ("not that {Q}; the problem is that {P}", "not that {P}; the problem is that {Q}"),
+        ("the doctor knows that {P}", "the doctor knows that {D}"),
         ("there is not a single day when {D}", "there is not a single day when {P}"),
         ("I would be lying if I said that {D}", "I would be lying if I said that {P}"),
         ("{t} {P}", "{t} {D}"),
@@ -771,17 +769,17 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "benign": (
-        ("with {b} I am {ok}, but without it {P}", "with {b} {P}, but without it I am {ok}"),
+        ("with {b} I am {ok}, but without that {P}", "with {b} {P}, but without that I am {ok}"),
         (
-            "{b} is over and I should be {ok}, but {P}",
-            "{b} is the cause if {P}, and I should be {ok} soon",
+            "I am done with {b} and should be {ok}, but {P}",
+            "{P} until I am done with {b}, but then I should be {ok}",
         ),
         ("{P}, and it is not because of {b}", "{P}, but it is because of {b}"),
         (
             "my doctor puts it down to {b}, and I do not agree: {P}",
             "my doctor puts it down to {b}, and I agree, although {P}",
         ),
-        ("{b} explains why {Q}, but not why {P}", "{b} explains why {P}, but not why {Q}"),
+        ("I blamed {b} and hoped to be {ok}, yet {P}", "{P}, yet I blame {b} and hope to be {ok}"),
     ),
 }
 
@@ -1024,18 +1022,7 @@ READERS: tuple[str, ...] = (
 # Everyday filler for the rest of a post: topic -> templates over the pools below.
 # --------------------------------------------------------------------------------------------
 POOLS: dict[str, tuple[str, ...]] = {
-    "day": (
-        "Monday",
-        "Tuesday",
-        "Wednesday",
-        "Thursday",
-        "Friday",
-        "Saturday",
-        "Sunday",
-        "the day before yesterday",
-        "the last bank holiday",
-        "my day off",
-    ),
+    "day": ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"),
     "city": (
         "Leeds",
         "Porto",
@@ -1389,7 +1376,6 @@ IRREGULAR: dict[str, tuple[str, str]] = {
     "hold": ("holds", "held"),
     "beat": ("beats", "beat"),
     "think": ("thinks", "thought"),
-    "eat_up": ("eats", "ate"),
     "say": ("says", "said"),
     "forgive": ("forgives", "forgave"),
     "read": ("reads", "read"),
@@ -1406,7 +1392,7 @@ IRREGULAR: dict[str, tuple[str, str]] = {
     "overcome": ("overcomes", "overcame"),
     "burst": ("bursts", "burst"),
     "stand": ("stands", "stood"),
-    "prove": ("proves", "proved"),
+    "mean": ("means", "meant"),
 }
 #: Regular verbs that double their last letter.
 DOUBLING = frozenset({"nap", "skip", "drop", "tap", "sob", "snap", "grip", "shrug"})
@@ -1699,7 +1685,7 @@ class SentenceMaker:
 
     def _finish(self, body: str) -> str:
         rng = self.rng
-        if rng.random() < 0.25:
+        if rng.random() < 0.2:
             body = rng.choice(PREFIXES) + body
         if rng.random() < 0.1:
             body += rng.choice(SUFFIXES)
@@ -1808,11 +1794,12 @@ def build() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         low = max(MIN_SENTENCES - len(items), 1)
         n_filler = min(low + min(rng.randrange(8), rng.randrange(8)), MAX_SENTENCES - len(items))
         templates = [line for topic in rng.sample(topics, 2) for line in FILLER[topic]]
+        rng.shuffle(templates)
         opens = n_filler > 1 and rng.random() < 0.4
         closes = n_filler > 2 and rng.random() < 0.4
         for _ in range(n_filler - opens - closes):
             spot = rng.randint(0, len(items))
-            items.insert(spot, (filler.make(templates), None, ""))
+            items.insert(spot, (filler.make([templates.pop()]), None, ""))
         if opens:
             items.insert(0, (filler.make(OPENERS), None, ""))
         if closes:

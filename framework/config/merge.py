@@ -192,11 +192,12 @@ def _component(base: Draft, layer: Draft, path: Keys) -> None:
 
 
 def _overlay(base: Draft, layer: Draft, path: Keys) -> None:
-    """Lay a table over a table, key by key, deep."""
+    """Lay a table over a table, key by key, deep; a nested component with `use` replaces."""
     base.origins.setdefault(path, layer.origins[path])
     for key, value in _get(layer.tree, path).items():
         inner = (*path, key)
-        if isinstance(value, dict) and isinstance(_get(base.tree, inner), dict):
+        table = isinstance(value, dict) and "use" not in value
+        if table and isinstance(_get(base.tree, inner), dict):
             _overlay(base, layer, inner)
         else:
             _replace(base, layer, inner)

@@ -13,7 +13,7 @@ import cattrs
 from framework.config.merge import Draft
 from framework.config.positions import Path as Keys
 from framework.errors import Problem, UserError, listing, nearest
-from framework.registry import Offer, Registry
+from framework.registry import KINDS, Offer, Registry
 
 _WORDS: Mapping[Any, str] = {
     bool: "true or false",
@@ -183,7 +183,7 @@ class Structurer:
 
     def components(self, kind: str, value: Any, path: Keys) -> dict[str, Part]:
         """Structure a list of names, or tables under labels (`false` drops one)."""
-        if isinstance(value, list):
+        if isinstance(value, list) and KINDS[kind].listed:
             entries: dict[str, tuple[Any, Keys]] = {}
             for index, item in enumerate(value):
                 name = item if isinstance(item, str) else f"{kind}{index}"
@@ -193,7 +193,8 @@ class Structurer:
         elif isinstance(value, dict):
             entries = {label: (item, (*path, label)) for label, item in value.items()}
         else:
-            self.fail(path, f"expected a list of names or tables, found {_shown(value)}")
+            wanted = "a list of names, or tables" if KINDS[kind].listed else "tables"
+            self.fail(path, f"expected {wanted} with labels, found {_shown(value)}")
             return {}
         made = {
             label: self.component(kind, item, at, label)

@@ -54,8 +54,7 @@ class Mlflow:
     """Tracks the run in MLflow; a store that can't be reached never holds up or ends a run."""
 
     uri: str = option(
-        "",
-        help="tracking store; empty: MLFLOW_TRACKING_URI, else sqlite file mlflow.db right here",
+        "", help="tracking store; empty: MLFLOW_TRACKING_URI, else sqlite file mlflow.db right here"
     )
     experiment: str = option("", help="experiment in the store; empty: the run's name")
     register: str = option(

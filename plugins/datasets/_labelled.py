@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -81,6 +82,12 @@ class Labelled:
             cells.append(row.cells[key])
         if split != "train":
             self.bound.append(split)
+
+
+def names(_: Any, field: Any, value: list[str]) -> None:
+    """Validate names of labels: none, or two and more that differ; raises `ValueError`."""
+    if value and (len(value) == 1 or len(set(value)) < len(value)):
+        raise ValueError(f"'{field.name}' must be two or more different names, or left out")
 
 
 def ordered(values: Iterable[str]) -> list[str]:

@@ -29,7 +29,7 @@ _STEPS = 300
 _MANY = 2_000
 """Groups beyond which one start is as good as several."""
 _STARTS = 16
-_GOOD = 0.002
+_GOOD = 0.0005
 """A badness that needs no further start."""
 _EPSILON = 1e-10
 
@@ -47,10 +47,7 @@ def shares(*lengths: int) -> Callable[[Any, Any, list[float]], None]:
 
 
 def split(
-    groups: Sequence[str],
-    strata: Sequence[Sequence[int]],
-    ratios: Sequence[float],
-    seed: int,
+    groups: Sequence[str], strata: Sequence[Sequence[int]], ratios: Sequence[float], seed: int
 ) -> Ints:
     """Return the split of each record: a pure function that never cuts a group.
 
@@ -58,14 +55,14 @@ def split(
     others refine it. A start puts each type of group out in proportion and the rest greedily,
     largest first; moves and swaps then lower the squared deviation of the counts from their
     targets, and at last what is wanted: the largest difference between a class's share in a
-    split and overall, plus the largest between a split's size and its ratio.
+    split and overall. For that a split's size may be off by 3 %, or by three average groups.
     The order of the records doesn't matter. Raises `UserError` with fewer groups than splits.
     """
     names = sorted(set(groups))
     if len(names) < len(ratios):
         raise UserError(
-            f"{len(names)} groups can't fill {len(ratios)} splits; give more data or a file "
-            "for each split"
+            f"found {len(names)} groups, expected at least {len(ratios)}, so that no split is "
+            "empty; give more data"
         )
     index = {name: at for at, name in enumerate(names)}
     group_of = np.fromiter((index[group] for group in groups), np.int64, len(groups))
@@ -144,9 +141,9 @@ class Search:
             # Later starts aim a little beside the ratios: what is near may have a better mix.
             aim = self.ratios * np.exp(rng.normal(0.0, 0.1 if start else 0.0, len(self.ratios)))
             begun = attrs.evolve(self, ratios=aim / aim.sum())
-            put_TS = begun._start(rng)
-            begun._improve(put_TS, rng, polish=False)
-            self._improve(put_TS, rng, polish=True)
+            put_TS = begun.start(rng)
+            begun.improve(put_TS, rng, polish=False)
+            self.improve(put_TS, rng, polish=True)
             rating = self.badness(put_TS)
             if rating < rated:
                 best, rated = put_TS, rating
@@ -173,7 +170,12 @@ class Search:
         """Rate a split by its largest deviations of mix and of size; smaller is better."""
         counts_SD = self.counts(put_TS)
         mix_S, size_S = self._off(counts_SD[:, : self.main], self.ratios)
-        return float(_rate(mix_S.max(), size_S.max(), self._misfit(counts_SD)))
+        return float(self._rate(mix_S.max(), size_S.max(), self._misfit(counts_SD)))
+
+    def _rate(self, mix: Any, size: Any, misfit: Any) -> Any:
+        """Weigh the mix before all, while sizes are off by three groups or so at most."""
+        beyond = np.maximum(size - max(0.03, 3 / self.of_each.sum()), 0.0)
+        return mix + 0.05 * size + beyond + 0.01 * np.sqrt(np.maximum(misfit, 0.0))
 
     def _misfit(self, counts_SD: Floats) -> Any:
         return np.sum(self.scale * (counts_SD - self.targets) ** 2)
@@ -185,7 +187,7 @@ class Search:
         mix = np.abs(main / np.maximum(size, 1)[..., None] - totals / totals.sum()).max(axis=-1)
         return mix, np.abs(size / totals.sum() - ratio)
 
-    def _start(self, rng: np.random.Generator) -> Ints:
+    def start(self, rng: np.random.Generator) -> Ints:
         """Put out each type in proportion, and what is left largest first where it fits best."""
         put_TS = np.floor(np.outer(self.of_each, self.ratios) + 1e-9).astype(np.int64)
         left_T = self.of_each - put_TS.sum(axis=1)
@@ -206,7 +208,7 @@ class Search:
             put_TS[smallest, empty] += 1
         return put_TS
 
-    def _improve(self, put_TS: Ints, rng: np.random.Generator, *, polish: bool) -> None:
+    def improve(self, put_TS: Ints, rng: np.random.Generator, *, polish: bool) -> None:
         """Swap while that lowers the squared deviation or, to polish, the badness itself."""
         pairs = list(itertools.combinations(range(len(self.ratios)), 2))
         nothing = len(self.types) - 1
@@ -266,14 +268,8 @@ class Search:
         others = [side for side in range(len(main)) if side not in (a, b)]
         new_mix = np.maximum(np.maximum(mix_a, mix_b), max(mix[others], default=0.0))
         new_size = np.maximum(np.maximum(size_a, size_b), max(size[others], default=0.0))
-        new: Floats = _rate(new_mix, new_size, misfit + quadratic)
-        return new - float(_rate(mix.max(), size.max(), misfit))
-
-
-def _rate(mix: Any, size: Any, misfit: Any) -> Any:
-    """Weigh the mix before the size, as long as that is off by less than a twentieth."""
-    beyond = np.maximum(size - 0.05, 0.0)
-    return mix + 0.1 * size + beyond + 0.02 * np.sqrt(np.maximum(misfit, 0.0))
+        new: Floats = self._rate(new_mix, new_size, misfit + quadratic)
+        return new - float(self._rate(mix.max(), size.max(), misfit))
 
 
 def _dot(matrix: Floats, vector: Any) -> Floats:

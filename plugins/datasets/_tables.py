@@ -6,7 +6,6 @@ import csv
 import gzip
 import json
 import math
-import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -155,7 +154,7 @@ def _opened(file: Path) -> gzip.GzipFile | IO[bytes]:
 
 def _delimited(file: Path, delimiter: str, wanted: list[str], must: set[str]) -> Iterator[Row]:
     # A text may be longer than the module's limit, which is one for the whole process.
-    limit = csv.field_size_limit(sys.maxsize)
+    limit = csv.field_size_limit(2**31 - 1)
     place = Place(file, 1, 1)
     reader = csv.reader(_lines(file), delimiter=delimiter, strict=True)
     header: list[str] = []

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from framework.protocols import Info, Record, option
-from plugins.datasets._labelled import Labelled, ordered
+from plugins.datasets._labelled import Labelled, names, ordered
 from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, rows
@@ -33,7 +33,9 @@ class Text:
     id: str = option("", help="column of unique ids; empty: file and row")
     group: str = option("", help="column of what must not be torn apart; empty: nothing")
     meta: list[str] = option([], help="columns to carry along as metadata")
-    labels: list[str] = option([], help="the labels in order; empty: those of train, sorted")
+    labels: list[str] = option(
+        [], help="the labels in order; empty: those of train, sorted", validator=names
+    )
     ratios: list[float] = option(
         [0.7, 0.15, 0.15],
         help="shares of train, val and test, scaled to those cut; two numbers: no test is cut",

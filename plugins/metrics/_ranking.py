@@ -20,7 +20,8 @@ class Ranking:
     """A score of how one class is ranked above the rest, from every item's probability.
 
     With two classes it is that of the last, the positive one; with more, the mean over classes
-    of each against the rest. NaN where a class has no items, or there are no others.
+    of each against the rest. NaN where a class has no items, or there are no others, or where
+    a probability is not finite.
     """
 
     curve: Callable[[], Curve]
@@ -52,6 +53,8 @@ class Ranking:
             return {"": float("nan")}
         labels_N = torch.cat(self.labels)
         probabilities_NC = torch.cat(self.probabilities)
+        if not probabilities_NC.isfinite().all():
+            return {"": float("nan")}
         two = 2
         positives = [1] if self.classes == two else range(self.classes)
         curve = self.curve()

@@ -28,25 +28,41 @@ class TextPairs:
 
     def encode(self, records: Sequence[Record]) -> list[Features]:
         """Tokenise all at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
-        texts = [record["text"] for record in records]
-        pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
         try:
-            encoded = self.tokenizer(
-                texts,
-                pairs,
-                truncation=self.truncation if pairs else "longest_first",
-                max_length=self.max_length,
-                return_token_type_ids=self.token_types,
-                return_attention_mask=False,
-            )
-        except Exception as error:
-            # the library's own error quotes nothing of the text, but it names no record either
-            raise UserError(
-                f"a first text alone is longer than model.max_length = {self.max_length}"
-                ' tokens; raise it, or use truncation = "longest_first"'
-            ) from error
+            encoded = self._tokens(records)
+        except Exception:
+            for record in records:
+                self._check(record)
+            raise
         columns = [key for key in ("input_ids", "token_type_ids") if key in encoded]
         return [self._features(record, encoded, columns, i) for i, record in enumerate(records)]
+
+    def _tokens(self, records: Sequence[Record]) -> Any:
+        texts = [record["text"] for record in records]
+        pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
+        return self.tokenizer(
+            texts,
+            pairs,
+            truncation=self.truncation if pairs else "longest_first",
+            max_length=self.max_length,
+            return_token_type_ids=self.token_types,
+            return_attention_mask=False,
+        )
+
+    def _check(self, record: Record) -> None:
+        """Raise `UserError` for a record that can't be encoded; it never quotes a text."""
+        try:
+            self._tokens([record])
+        except Exception as error:
+            texts = [record[key] for key in ("text", "text_pair") if key in record]
+            if not all(isinstance(text, str) for text in texts):
+                reason = "its text is no text"
+            else:
+                reason = (
+                    "its first text leaves no room for the second in model.max_length ="
+                    f' {self.max_length} tokens; raise it, or use truncation = "longest_first"'
+                )
+            raise UserError(f"record '{record['id']}': {reason}") from error
 
     def _features(
         self, record: Record, encoded: Any, columns: Sequence[str], index: int

@@ -42,6 +42,18 @@ def train(records: Iterable[Mapping[str, Any]], size: int) -> Any:
     return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
 
 
+def ids(tokenizer: Any) -> dict[str, int]:
+    """Return what a configuration says of a vocabulary, under its names there."""
+    return {
+        "vocab_size": len(tokenizer),
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.cls_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "eos_token_id": tokenizer.sep_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+    }
+
+
 def _backend(model: Any) -> Any:
     from tokenizers import Tokenizer, normalizers, pre_tokenizers
 

@@ -54,9 +54,22 @@ class AdamW:
             {"params": members, "lr": rate, "initial_lr": rate, "weight_decay": decay}
             for (rate, decay), members in groups.items()
         ]
-        try:
-            return torch.optim.AdamW(made, fused=True, **settings)
-        except RuntimeError as error:
-            reason = str(error).splitlines()[0]
+        reason = _obstacle([item.parameter for item in parameters])
+        if reason:
             _log.info("adamw: this device has no fused kernel, stepping without (%s)", reason)
-            return torch.optim.AdamW(made, **settings)
+        return torch.optim.AdamW(made, fused=not reason, **settings)
+
+
+def _obstacle(parameters: Sequence[torch.nn.Parameter]) -> str:
+    """Return why the fused kernel can't step these; empty where it can.
+
+    torch itself says so in the first step only, so one is taken on a number of each kind.
+    """
+    for device, dtype in dict.fromkeys((p.device, p.dtype) for p in parameters):
+        probe = torch.zeros(1, device=device, dtype=dtype, requires_grad=True)
+        probe.grad = torch.zeros_like(probe)
+        try:
+            torch.optim.AdamW([probe], fused=True).step()
+        except RuntimeError as error:
+            return str(error).splitlines()[0]
+    return ""

@@ -56,7 +56,7 @@ class Amp:
         finite = bool(norm.isfinite())
         if finite and max_norm:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
-        if self.scaled or finite:
+        if finite:
             self.scaler.step(optimizer)
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)

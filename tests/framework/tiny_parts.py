@@ -16,7 +16,7 @@ from torch import nn
 
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
-from framework.hooks import NAMES, Hooks, hookimpl
+from framework.hooks import Hooks, hookimpl
 from framework.protocols import Labelled, Training
 from framework.state import State
 from framework.step import Forward, Update
@@ -152,29 +152,74 @@ class Share:
         return {"": self.right / self.seen, "seen": float(self.seen)}
 
 
-def _recorder() -> type[Any]:
-    """Return a callback class that notes every hook with the state's counters."""
+class Recorder:
+    """Notes every hook that is called, with the counters of that moment and what was given."""
 
-    def hook(name: str) -> Any:
-        arguments = {"step_start": "window", "step_end": "window", "log": "point"}
-        arguments |= {"evaluate_start": "split", "evaluate_end": "split, metrics"}
-        arguments |= {"save_end": "folder"}
-        taken = ", ".join(filter(None, ["self", "state", arguments.get(name, "")]))
-        scope: dict[str, Any] = {}
-        exec(f"def {name}({taken}): self.note('{name}', locals())", scope)  # noqa: S102
-        return hookimpl(scope[name])
+    def __init__(self) -> None:
+        """Start empty."""
+        self.events: list[tuple[str, dict[str, int], Any]] = []
 
-    def note(self: Any, name: str, given: dict[str, Any]) -> None:
-        state = given["state"]
-        given = {k: v for k, v in given.items() if k not in ("self", "state")}
+    def _note(self, name: str, state: State, given: Any = None) -> None:
         counters = {"step": state.step, "epoch": state.epoch, "batch": state.batch}
         self.events.append((name, counters, given))
 
-    def init(self: Any) -> None:
-        self.events = []
+    def names(self) -> list[str]:
+        """Return the hooks in the order of their calls."""
+        return [name for name, _, _ in self.events]
 
-    body = {name: hook(name) for name in NAMES}
-    return type("Recorder", (), {"__init__": init, "note": note, **body})
+    def of(self, wanted: str) -> list[tuple[dict[str, int], Any]]:
+        """Return counters and arguments of the calls of one hook."""
+        return [(counters, given) for name, counters, given in self.events if name == wanted]
+
+    @hookimpl
+    def run_start(self, state: State) -> None:
+        """Note it."""
+        self._note("run_start", state)
+
+    @hookimpl
+    def epoch_start(self, state: State) -> None:
+        """Note it."""
+        self._note("epoch_start", state)
+
+    @hookimpl
+    def step_start(self, state: State, window: Any) -> None:
+        """Note it."""
+        self._note("step_start", state, window)
+
+    @hookimpl
+    def step_end(self, state: State, window: Any) -> None:
+        """Note it."""
+        self._note("step_end", state, window)
+
+    @hookimpl
+    def log(self, state: State, point: Any) -> None:
+        """Note it."""
+        self._note("log", state, dict(point))
+
+    @hookimpl
+    def evaluate_start(self, state: State, split: str) -> None:
+        """Note it."""
+        self._note("evaluate_start", state, split)
+
+    @hookimpl
+    def evaluate_end(self, state: State, split: str, metrics: Any) -> None:
+        """Note it."""
+        self._note("evaluate_end", state, (split, dict(metrics)))
+
+    @hookimpl
+    def save_end(self, state: State, folder: Path) -> None:
+        """Note it."""
+        self._note("save_end", state, folder)
+
+    @hookimpl
+    def epoch_end(self, state: State) -> None:
+        """Note it."""
+        self._note("epoch_end", state)
+
+    @hookimpl
+    def run_end(self, state: State) -> None:
+        """Note it."""
+        self._note("run_end", state)
 
 
 def records(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -273,6 +318,3 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         rows=sink,
         model_files=ModelFiles({"labels": ["a", "b", "c"]}, 'name = "tiny"\n'),
     )
-
-
-Recorder = _recorder()

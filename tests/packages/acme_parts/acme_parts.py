@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import torch
+
 from framework.hooks import hookimpl
 from framework.protocols import option
 from framework.state import State

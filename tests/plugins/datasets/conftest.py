@@ -12,7 +12,7 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SHARED = REPOSITORY.parent / "shared" / "data"
-SECRET = "the quick canary said something that nobody else must ever read"
+CANARY = "the quick canary said something that nobody else must ever read"
 """Stands for a record's text: no message may hold it."""
 
 
@@ -33,7 +33,7 @@ def repository() -> Path:
 @pytest.fixture
 def secret() -> str:
     """A text that no message may hold."""
-    return SECRET
+    return CANARY
 
 
 @pytest.fixture

@@ -46,13 +46,18 @@ def test_nothing_is_changed_silently(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bom", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("last", [b"", b"x"], ids=["open", "ended"])
 def test_byte_order_mark_and_line_ends(
-    tmp_path: Path, bom: bytes, newline: bytes, last: bool
+    tmp_path: Path, bom: bytes, newline: bytes, last: bytes
 ) -> None:
     """A byte order mark, either line end, and a missing last one make no difference."""
     file = tmp_path / "a.csv"
-    content = bom + newline.join([b"id,text", b"1,one", "2,zwölf".encode()]) + newline * last
+    content = (
+        bom
+        + newline.join([b"id,text", b"1,one", "2,zwölf".encode()])
+        + newline
+        + last.replace(b"x", newline)
+    )
     file.write_bytes(content)
     assert cells(file, "id", "text") == [("1", "one"), ("2", "zwölf")]
 
