@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import resource
 import shutil
 from pathlib import Path
@@ -40,9 +41,13 @@ def _column(folder: Path) -> None:
 
 def _label(folder: Path) -> None:
     file = folder / "redsm5_annotations.csv"
-    lines = _lines(file)
-    lines[4] = f'syn_x,syn_x_1,"{QUOTED}",FATIGUE,7,why'
-    _write(file, lines)
+    with file.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    rows[3] |= {"status": "7", "sentence_text": QUOTED}
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _row(folder: Path) -> None:

@@ -41,7 +41,7 @@ def value(item: Any) -> str:
 def document(tree: Mapping[str, Any]) -> str:
     """Return a whole document: plain keys first, then each table under its header.
 
-    Tables go two levels deep as headers (`[callbacks.mlflow]`), deeper ones inline. A value of
+    Tables go two levels deep as headers (`[callbacks.LABEL]`), deeper ones inline. A value of
     None has no form in TOML and is left out: it stands for an option that is not set.
     """
     lines: list[str] = []

