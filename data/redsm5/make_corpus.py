@@ -35,6 +35,13 @@ N_POSTS = 1484
 N_ANNOTATIONS = 1547
 MIN_SENTENCES, MAX_SENTENCES = 3, 12
 MIN_WORDS, MAX_WORDS = 5, 35
+MAX_SYMPTOMS_PER_POST = 4
+FILLER_TRIES = 20
+
+#: Chances: of a lead-in, an afterthought, short forms, an all lower-case post, an opening and a
+#: closing line; and of a scoped frame where a bare assertion could stand.
+P_PREFIX, P_SUFFIX, P_SHORT, P_LOWER, P_OPENER, P_CLOSER = 0.2, 0.1, 0.7, 0.08, 0.4, 0.4
+P_SCOPED = 0.3
 
 #: Distinct posts annotated per symptom, whatever the status.
 POSTS_PER_SYMPTOM: dict[str, int] = {
@@ -725,18 +732,24 @@ KINDS: tuple[str, ...] = ("negated", "hypothetical", "third", "past", "benign", 
 FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
     "third": (
         ("{x} is {ok}; I am the one {W}", "I am {ok}; {x} is the one {W3}"),
-        ("it is not {x}, it is me {W}", "it is not me, it is {x} {W3}"),
-        ("I told {x} that {P}", "{x} told me that {p3}"),
+        ("{x} says {he} is {ok}, and I say {P}", "I say I am {ok}, and {x} says {p3}"),
         ("{d3}, whereas {P}", "{D}, whereas {p3}"),
-        ("when {x} asked, I admitted that {P}", "when I asked, {x} admitted that {p3}"),
-        ("people pity {x}, yet I am the one {W}", "people pity me, yet {x} is the one {W3}"),
-        ("{x} worries about me because {P}", "I worry about {x} because {p3}"),
+        ("as for {x} and me, {d3}, and {P}", "as for {x} and me, {D}, and {p3}"),
+        ("people think {x} is the one {W3}, but I am", "people think I am the one {W}, but {x} is"),
+        ("I told {x} that {P}", "{x} told me that {p3}"),
+        ("{x} knows that {P}", "I know that {p3}"),
     ),
     "past": (
         ("before {ev} I was {ok}, and now {P}", "before {ev} {PP}, and now I am {ok}"),
-        ("in {per} I was {ok}; today {P}", "in {per} {PP}; today I am {ok}"),
-        ("I used to be {ok}, but these days {P}", "{PP} once, but these days I am {ok}"),
-        ("{DP} in {per}, now {P} all the time", "{PP} in {per}, now {D} at all"),
+        (
+            "it used to be that I was {ok}, but these days {P}",
+            "it used to be that {PP}, but these days I am {ok}",
+        ),
+        (
+            "in {per} I was {ok}; today the trouble is that {P}",
+            "in {per} the trouble was that {PP}; today I am {ok}",
+        ),
+        ("{DP} in {per}, and now {P}", "{PP} in {per}, and now {D}"),
         ("in {per} {QP}, and nowadays {P}", "in {per} {PP}, and nowadays {Q}"),
     ),
     "negated": (
@@ -746,40 +759,37 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("there is not a single day when {D}", "there is not a single day when {P}"),
         ("I would be lying if I said that {D}", "I would be lying if I said that {P}"),
         ("{t} {P}", "{t} {D}"),
-        ("no, I am not {ok}: {P}", "no, I am {ok}: {D}"),
     ),
     "hypothetical": (
         (
-            "if {cond} I might be {ok}, but as it is {P}",
+            "if {cond} it might be that I am {ok}, but as it is {P}",
             "if {cond} it might be that {P}, but as it is I am {ok}",
         ),
-        ("maybe some day I am {ok}, for now {P}", "maybe some day {P}, for now I am {ok}"),
+        ("maybe some day I am {ok}, but for now {P}", "maybe some day {P}, but for now I am {ok}"),
         ("I fear that one day {Q}, but today {P}", "I fear that one day {P}, but today {Q}"),
         (
-            "I could be {ok} by next year, but at present {P}",
+            "it could be that I am {ok} by next year, but at present {P}",
             "it could be that {P} by next year, but at present I am {ok}",
         ),
         (
-            "I was afraid of a time when {P}, and it has come",
-            "I am afraid of a time when {P}, and it has not come",
-        ),
-        (
-            "I can imagine a life in which I am {ok}, yet in mine {P}",
-            "I can imagine a life in which {P}, yet in mine I am {ok}",
+            "I can imagine that I am {ok}, yet the truth is that {P}",
+            "I can imagine that {P}, yet the truth is that I am {ok}",
         ),
     ),
     "benign": (
         ("with {b} I am {ok}, but without that {P}", "with {b} {P}, but without that I am {ok}"),
         (
-            "I am done with {b} and should be {ok}, but {P}",
-            "{P} until I am done with {b}, but then I should be {ok}",
+            "during {b} I am {ok}, but on normal days {P}",
+            "during {b} {P}, but on normal days I am {ok}",
         ),
-        ("{P}, and it is not because of {b}", "{P}, but it is because of {b}"),
         (
-            "my doctor puts it down to {b}, and I do not agree: {P}",
-            "my doctor puts it down to {b}, and I agree, although {P}",
+            "{P}, and if the doctor blames {b}, I do not agree",
+            "{P}, and if the doctor blames {b}, I do agree",
         ),
-        ("I blamed {b} and hoped to be {ok}, yet {P}", "{P}, yet I blame {b} and hope to be {ok}"),
+        (
+            "{P}, and I do doubt that it is down to {b}",
+            "{P}, and I do not doubt that it is down to {b}",
+        ),
     ),
 }
 
@@ -958,7 +968,20 @@ PERIODS: tuple[str, ...] = (
     "the year after school",
     "my first marriage",
 )
-OK: tuple[str, ...] = ("all right", "fine", "okay", "doing well", "well", "in good shape")
+OK: tuple[str, ...] = (
+    "all right",
+    "fine",
+    "okay",
+    "doing well",
+    "well",
+    "in good shape",
+    "doing great",
+    "in a good place",
+    "healthy",
+    "free of it",
+    "better",
+    "in good health",
+)
 CONDITIONS: tuple[str, ...] = (
     "the landlord writes back",
     "the shift plan changes",
@@ -1257,6 +1280,9 @@ FILLER: dict[str, tuple[str, ...]] = {
         "There are {number} of us doing {task} since {person} changed teams.",
         "The bus from {city} was late on {day} and I clocked in {hour}.",
         "I applied to {job} in {city} {number} weeks ago.",
+        "We ate {food} at work on {day} because {person} was leaving for {city}.",
+        "{person} swapped shifts with me, so I do {task} {hour} on {day}.",
+        "Before this I spent {number} years with {job} near {city}.",
     ),
     "study": (
         "I study {subject} in {city} and share a flat with {number} others.",
@@ -1266,6 +1292,9 @@ FILLER: dict[str, tuple[str, ...]] = {
         "The tutor for {subject} moved our slot to {day}.",
         "My {subject} group met in {place} on {day}.",
         "I swapped {subject} for a course that meets {hour} on {day}.",
+        "{person} quit {subject} after {number} terms and moved to {city}.",
+        "I read my {subject} notes at {place} {hour} on {day}.",
+        "There is a {subject} trip to {city} on {day} and {number} of us signed up.",
         "The lecture on {day} was {adj}, like most of {subject}.",
     ),
     "home": (
@@ -1276,6 +1305,9 @@ FILLER: dict[str, tuple[str, ...]] = {
         "We moved from {city} to a flat near {place} {number} months ago.",
         "My {pet} sat on the windowsill watching the {weather} on {day}.",
         "I made {food} on {day} and gave half to {person}.",
+        "The landlord wants {money} by {day}, {hour}, in cash.",
+        "{person} is lending me {number} boxes for the move to {city} on {day}.",
+        "The {pet} hid under the sofa when {thing} made a noise on {day}, {hour}.",
         "The {pet} had its check-up {hour} on {day}.",
         "We had {weather} here on {day} and {weather2} the next morning.",
     ),
@@ -1285,18 +1317,24 @@ FILLER: dict[str, tuple[str, ...]] = {
         "On {day} we all met in {place} for {food}.",
         "{person} borrowed {thing2} on {day} and brought it back {hour}.",
         "I visited {person} in {city}, the train took {number} hours.",
+        "{person} wants {food} for the party in {city} on {day}.",
+        "The last letter from {person} came on {day} and smelled of {food}.",
+        "{person} has {number} siblings, most of them near {city}.",
         "{person} sends me photos of the {pet} every {day}.",
         "{person} and I watched {show} together on {day}.",
         "There were {number} of us at the table on {day}, with {food} for everyone.",
     ),
     "leisure": (
-        "There is {hobby} in {place} on {day}, {hour}.",
+        "There is {hobby} near {place} on {day}, {hour}.",
         "{person} signed us up for {hobby} starting on {day}.",
         "On {day} there was {show} on while {person} made {food}.",
         "I walked past {place} {hour} on {day}, in the {weather}.",
         "{place} in {city} was {adj} on {day}.",
         "They have {number} spots left in {hobby} on {day}.",
         "{person} took the {pet} to {place} on {day}.",
+        "I have {number} books from {place} to give back by {day}, {hour}.",
+        "We went for {food} near {place} on {day}, {person} paid.",
+        "{person} got {number} tickets for {show} in {city}.",
         "A friend in {city} swears by {hobby} on {day}.",
     ),
     "care": (
@@ -1319,7 +1357,7 @@ OPENERS: tuple[str, ...] = (
     "Throwaway account, because {person} knows my main one and lives in {city}.",
     "I am {age}, from {city}, and I work in {job}.",
     "It is {day}, {hour}, and I have {number} minutes to write this.",
-    "Some of you may remember my post about {thing} from {day}.",
+    "Some of you may remember my post about {thing} and {person} from {day}.",
     "I typed this {hour} in {place}, so excuse the {adj} style.",
 )
 CLOSERS: tuple[str, ...] = (
@@ -1330,7 +1368,7 @@ CLOSERS: tuple[str, ...] = (
     "Greetings from {city}, and say hello to your {pet}.",
     "That is all for now, {food} is waiting and so is {person}.",
     "If you are near {city} and know {doctor}, write to me.",
-    "I will read the replies {hour} on {day}.",
+    "I will read the replies {hour} on {day} at {place}.",
 )
 
 # --------------------------------------------------------------------------------------------
@@ -1612,6 +1650,7 @@ class SentenceMaker:
     """Makes labelled sentences, no two the same."""
 
     def __init__(self, rng: random.Random, taken: set[str]) -> None:
+        """Draw from ``rng`` and add each sentence's normal form to ``taken``."""
         self.rng = rng
         self.taken = taken
         self.phrases = {
@@ -1685,12 +1724,12 @@ class SentenceMaker:
 
     def _finish(self, body: str) -> str:
         rng = self.rng
-        if rng.random() < 0.2:
+        if rng.random() < P_PREFIX:
             body = rng.choice(PREFIXES) + body
-        if rng.random() < 0.1:
+        if rng.random() < P_SUFFIX:
             body += rng.choice(SUFFIXES)
         text = capitalise(body) + ("?" if body.startswith("can anyone") else ".")
-        return contract(text) if rng.random() < 0.7 else text
+        return contract(text) if rng.random() < P_SHORT else text
 
     def make(self, symptom: str, status: int, avoid: frozenset[str]) -> Made:
         """Make a sentence annotated with ``symptom`` and ``status``.
@@ -1705,7 +1744,7 @@ class SentenceMaker:
                 if status == 0:
                     about = self.other_symptom(symptom, avoid)
                 frame = str(self.plain[status].deal())
-                if rng.random() < 0.3:
+                if rng.random() < P_SCOPED:
                     borrowed = rng.choice([name for name in KINDS if name != "off"])
                     frame = rng.choice(FRAMES[borrowed])[0]
                     if "{Q" in frame or "{q" in frame:
@@ -1725,19 +1764,23 @@ class FillerMaker:
     """Makes everyday sentences around the labelled ones, no two the same."""
 
     def __init__(self, rng: random.Random, taken: set[str]) -> None:
+        """Draw from ``rng`` and add each sentence's normal form to ``taken``."""
         self.rng = rng
         self.taken = taken
 
-    def make(self, templates: Sequence[str]) -> str:
-        """Fill one of the templates so that the sentence is new."""
+    def make(self, templates: list[str]) -> str:
+        """Fill one of the templates so that the sentence is new, and use that template up."""
+        self.rng.shuffle(templates)
         while True:
-            slots = {name: self.rng.choice(pool) for name, pool in POOLS.items()}
-            slots["weather2"] = self.rng.choice(POOLS["weather"])
-            slots["thing2"] = self.rng.choice(("my bike", "the drill", "a ladder", "the car"))
-            text = capitalise(self.rng.choice(templates).format(**slots))
-            if normal(text) not in self.taken:
-                self.taken.add(normal(text))
-                return text
+            template = templates.pop()
+            for _ in range(FILLER_TRIES):
+                slots = {name: self.rng.choice(pool) for name, pool in POOLS.items()}
+                slots["weather2"] = self.rng.choice(POOLS["weather"])
+                slots["thing2"] = self.rng.choice(("my bike", "the drill", "a ladder", "the car"))
+                text = capitalise(template.format(**slots))
+                if normal(text) not in self.taken:
+                    self.taken.add(normal(text))
+                    return text
 
 
 # --------------------------------------------------------------------------------------------
@@ -1752,7 +1795,7 @@ def plan_posts(rng: random.Random) -> list[list[tuple[str, int]]]:
     for token in tokens[n_annotated:]:
         while True:
             post = rng.choice(posts)
-            if token not in post and len(post) < 4:
+            if token not in post and len(post) < MAX_SYMPTOMS_PER_POST:
                 post.append(token)
                 break
     pairs = [(number, name) for number, post in enumerate(posts) for name in post]
@@ -1774,7 +1817,7 @@ def plan_posts(rng: random.Random) -> list[list[tuple[str, int]]]:
 
 def build() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     """Build all posts and annotations as rows."""
-    rng = random.Random(SEED)
+    rng = random.Random(SEED)  # noqa: S311 - text, not secrets
     taken: set[str] = set()
     sentences = SentenceMaker(rng, taken)
     filler = FillerMaker(rng, taken)
@@ -1793,18 +1836,17 @@ def build() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
             items.append((made.text, (name, status), made.explanation))
         low = max(MIN_SENTENCES - len(items), 1)
         n_filler = min(low + min(rng.randrange(8), rng.randrange(8)), MAX_SENTENCES - len(items))
-        templates = [line for topic in rng.sample(topics, 2) for line in FILLER[topic]]
-        rng.shuffle(templates)
-        opens = n_filler > 1 and rng.random() < 0.4
-        closes = n_filler > 2 and rng.random() < 0.4
+        templates = [line for topic in rng.sample(topics, 3) for line in FILLER[topic]]
+        opens = n_filler >= MIN_SENTENCES and rng.random() < P_OPENER
+        closes = n_filler >= MIN_SENTENCES and rng.random() < P_CLOSER
         for _ in range(n_filler - opens - closes):
             spot = rng.randint(0, len(items))
-            items.insert(spot, (filler.make([templates.pop()]), None, ""))
+            items.insert(spot, (filler.make(templates), None, ""))
         if opens:
-            items.insert(0, (filler.make(OPENERS), None, ""))
+            items.insert(0, (filler.make(list(OPENERS)), None, ""))
         if closes:
-            items.append((filler.make(CLOSERS), None, ""))
-        lower = rng.random() < 0.08
+            items.append((filler.make(list(CLOSERS)), None, ""))
+        lower = rng.random() < P_LOWER
         texts = [item[0].lower() if lower else item[0] for item in items]
         posts.append({"post_id": post_id, "text": " ".join(texts)})
         for index, (text, item) in enumerate(zip(texts, items, strict=True)):

@@ -85,7 +85,7 @@ def _converter(folder: Path) -> cattrs.Converter:
         members = get_args(kind)
         if Path in members and str in members and isinstance(value, str):
             return path(value, Path) if value[:1] in (".", "/", "~") else value
-        for member in members:
+        for member in (member for member in members if member is not types.NoneType):
             try:
                 return converter.structure(value, member)
             except _MismatchError:

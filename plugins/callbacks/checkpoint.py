@@ -11,16 +11,13 @@ import attrs
 from framework.hooks import hookimpl
 from framework.protocols import option
 from framework.state import State
-from plugins.callbacks._monitor import check_monitor
 
 
 @attrs.frozen
 class Checkpoint:
     """Asks for a checkpoint after every evaluation, and calls the best by a metric `best`."""
 
-    monitor: str = option(
-        "val/loss", help="the metric, with its split, that tells the best", validator=check_monitor
-    )
+    monitor: str = option("val/loss", help="the metric, with its split, that tells the best")
     mode: Literal["min", "max"] = option("min", help="whether lower or higher is better")
 
     def build(self) -> LiveCheckpoint:

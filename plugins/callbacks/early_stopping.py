@@ -11,14 +11,13 @@ import attrs
 from framework.hooks import hookimpl
 from framework.protocols import option
 from framework.state import State
-from plugins.callbacks._monitor import check_monitor
 
 
 @attrs.frozen
 class EarlyStopping:
     """Stops training when `patience` evaluations in a row brought nothing better."""
 
-    monitor: str = option(help="the metric, with its split, as in val/f1", validator=check_monitor)
+    monitor: str = option(help="the metric, with its split, as in val/f1")
     mode: Literal["min", "max"] = option(help="whether lower or higher is better")
     patience: int = option(
         3, help="evaluations without improvement before it stops", validator=attrs.validators.ge(1)

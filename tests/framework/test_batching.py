@@ -104,8 +104,10 @@ EPOCHS = 600
 
 
 def _mean_places(lengths: list[int], batch: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return each record's mean step over many epochs, how often it was in the last, and the
-    standard error of the first."""
+    """Return each record's mean step over many epochs, and its share in the last step.
+
+    The third is the standard error that the mean of a uniform place has.
+    """
     places = np.zeros((EPOCHS, len(lengths)), dtype=int)
     for epoch in range(EPOCHS):
         for number, step in enumerate(flat(plan(lengths, batch, 0, 3, epoch))):
