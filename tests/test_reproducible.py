@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from pathlib import Path
 
+import pytest
 import tomli
-from conftest import Command, only_run, points
+from conftest import ROOT, Command, only_run, points, table
+from safetensors.torch import load_file
 
 
 def _weights(folder: Path) -> str:
@@ -66,3 +69,37 @@ def test_the_resolved_experiment_runs_again(command: Command, tiny: Path, tmp_pa
     assert points(first) == points(second)
     assert _weights(first) == _weights(second)
     assert (first / "experiment.toml").read_text() == (second / "experiment.toml").read_text()
+
+
+def _texts(folder: Path, counts: dict[str, int]) -> list[str]:
+    """Write files of sentences from the shipped corpus; the options that read them."""
+    rows = table(ROOT / "data" / "redsm5" / "redsm5_annotations.csv")
+    at = 0
+    for split, count in counts.items():
+        with (folder / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["text", "label"])
+            writer.writerows([r["sentence_text"], r["status"]] for r in rows[at : at + count])
+        at += count
+    files = ", ".join(f"{split} = '{folder}/{split}.csv'" for split in counts)
+    return ["--set", f"dataset={{ use = 'text', {files} }}"]
+
+
+def test_accumulation_equals_the_large_batch(command: Command, tiny: Path, tmp_path: Path) -> None:
+    """Without dropout, 4 x 8 equals 32 over 20 steps to float32 rounding, the last one short."""
+    words = [
+        *_texts(tmp_path, {"train": 19 * 32 + 20, "val": 40, "test": 40}),
+        *("--set", "precision=fp32", "--set", "trainer.log_every=1"),
+        *("--set", "model.config.hidden_dropout_prob=0.0"),
+        *("--set", "model.config.attention_probs_dropout_prob=0.0"),
+    ]
+    large = _ran(command, tmp_path / "a", tiny, *words)
+    small = _ran(command, tmp_path / "b", tiny, *words, "--set", "trainer.micro_batch=8")
+    mine, theirs = points(large), points(small)
+    assert len([point for point in mine if "train/loss" in point]) == 20
+    for one, other in zip(mine, theirs, strict=True):
+        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+    file = Path("checkpoints") / "last" / "model" / "model.safetensors"
+    one, other = load_file(large / file), load_file(small / file)
+    for name, weights in one.items():
+        assert (weights - other[name]).abs().max() <= 1e-6, name

@@ -41,7 +41,7 @@ FILLER_TRIES = 20
 #: Chances: of a lead-in, an afterthought, short forms, an all lower-case post, an opening and a
 #: closing line; and of a scoped frame where a bare assertion could stand.
 P_PREFIX, P_SUFFIX, P_SHORT, P_LOWER, P_OPENER, P_CLOSER = 0.2, 0.1, 0.7, 0.08, 0.4, 0.4
-P_SCOPED = 0.3
+P_SCOPED = 0.15
 
 #: Distinct posts annotated per symptom, whatever the status.
 POSTS_PER_SYMPTOM: dict[str, int] = {
@@ -78,6 +78,8 @@ CLOSE: tuple[frozenset[str], ...] = tuple(
         "PSYCHOMOTOR/COGNITIVE_ISSUES",
         "PSYCHOMOTOR/SPECIAL_CASE",
         "ANHEDONIA/FATIGUE",
+        "ANHEDONIA/SUICIDAL_THOUGHTS",
+        "ANHEDONIA/WORTHLESSNESS",
         "APPETITE_CHANGE/SPECIAL_CASE",
     )
 )
@@ -734,10 +736,7 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
         ("{x} is {ok}; I am the one {W}", "I am {ok}; {x} is the one {W3}"),
         ("{x} says {he} is {ok}, and I say {P}", "I say I am {ok}, and {x} says {p3}"),
         ("{d3}, whereas {P}", "{D}, whereas {p3}"),
-        ("as for {x} and me, {d3}, and {P}", "as for {x} and me, {D}, and {p3}"),
-        ("people think {x} is the one {W3}, but I am", "people think I am the one {W}, but {x} is"),
         ("I told {x} that {P}", "{x} told me that {p3}"),
-        ("{x} knows that {P}", "I know that {p3}"),
     ),
     "past": (
         ("before {ev} I was {ok}, and now {P}", "before {ev} {PP}, and now I am {ok}"),
@@ -749,16 +748,20 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
             "in {per} I was {ok}; today the trouble is that {P}",
             "in {per} the trouble was that {PP}; today I am {ok}",
         ),
-        ("{DP} in {per}, and now {P}", "{PP} in {per}, and now {D}"),
+        ("{DP} in {per}, now {P} all the time", "{PP} in {per}, now {D} at all"),
         ("in {per} {QP}, and nowadays {P}", "in {per} {PP}, and nowadays {Q}"),
     ),
     "negated": (
         ("{QD}, but {P}", "{D}, but {Q}"),
         ("not that {Q}; the problem is that {P}", "not that {P}; the problem is that {Q}"),
-        ("the doctor knows that {P}", "the doctor knows that {D}"),
+        ("no, I am not {ok}: {P}", "no, I am {ok}: {D}"),
+        (
+            "the doctor knows that I am not {ok}, because {P}",
+            "the doctor knows that I am {ok}, because {D}",
+        ),
         ("there is not a single day when {D}", "there is not a single day when {P}"),
         ("I would be lying if I said that {D}", "I would be lying if I said that {P}"),
-        ("{t} {P}", "{t} {D}"),
+        ("sad to say, {t} {P}", "glad to say, {t} {D}"),
     ),
     "hypothetical": (
         (
@@ -766,7 +769,6 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
             "if {cond} it might be that {P}, but as it is I am {ok}",
         ),
         ("maybe some day I am {ok}, but for now {P}", "maybe some day {P}, but for now I am {ok}"),
-        ("I fear that one day {Q}, but today {P}", "I fear that one day {P}, but today {Q}"),
         (
             "it could be that I am {ok} by next year, but at present {P}",
             "it could be that {P} by next year, but at present I am {ok}",
@@ -787,9 +789,10 @@ FRAMES: dict[str, tuple[tuple[str, str], ...]] = {
             "{P}, and if the doctor blames {b}, I do agree",
         ),
         (
-            "{P}, and I do doubt that it is down to {b}",
-            "{P}, and I do not doubt that it is down to {b}",
+            "my doctor puts it down to {b}, and I do not agree: {P}",
+            "my doctor puts it down to {b}, and I agree, although {P}",
         ),
+        ("{P}, and it is not because of {b}", "{P}, but it is because of {b}"),
     ),
 }
 
@@ -1294,7 +1297,7 @@ FILLER: dict[str, tuple[str, ...]] = {
         "I swapped {subject} for a course that meets {hour} on {day}.",
         "{person} quit {subject} after {number} terms and moved to {city}.",
         "I read my {subject} notes at {place} {hour} on {day}.",
-        "There is a {subject} trip to {city} on {day} and {number} of us signed up.",
+        "The {subject} trip to {city} is on {day} and {number} of us signed up.",
         "The lecture on {day} was {adj}, like most of {subject}.",
     ),
     "home": (
@@ -1303,7 +1306,7 @@ FILLER: dict[str, tuple[str, ...]] = {
         "I paid {money} on {day} and have {number} bills left.",
         "{money} went up again, and {person} says {city} is cheaper.",
         "We moved from {city} to a flat near {place} {number} months ago.",
-        "My {pet} sat on the windowsill watching the {weather} on {day}.",
+        "My {pet} sat on the windowsill and watched the {weather} on {day}.",
         "I made {food} on {day} and gave half to {person}.",
         "The landlord wants {money} by {day}, {hour}, in cash.",
         "{person} is lending me {number} boxes for the move to {city} on {day}.",
@@ -1314,7 +1317,7 @@ FILLER: dict[str, tuple[str, ...]] = {
     "family": (
         "{person} called {hour} on {day} from {city}.",
         "{person} is {age} this year and lives in {city}.",
-        "On {day} we all met in {place} for {food}.",
+        "On {day} we all met near {place} for {food}.",
         "{person} borrowed {thing2} on {day} and brought it back {hour}.",
         "I visited {person} in {city}, the train took {number} hours.",
         "{person} wants {food} for the party in {city} on {day}.",
@@ -1344,7 +1347,7 @@ FILLER: dict[str, tuple[str, ...]] = {
         "The waiting list with {doctor} in {city} is {number} months long.",
         "{person} tried {method} in {city} for {number} weeks.",
         "If you have done {method}, tell me {ask}.",
-        "I filled in the papers for {doctor} on {day} in {place}.",
+        "I filled in the papers for {doctor} on {day} at {place}.",
         "{person} drove me to {doctor} on {day}.",
         "My insurance covers {number} sessions of {method} with {doctor}.",
     ),
@@ -1820,7 +1823,7 @@ def build() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     rng = random.Random(SEED)  # noqa: S311 - text, not secrets
     taken: set[str] = set()
     sentences = SentenceMaker(rng, taken)
-    filler = FillerMaker(rng, taken)
+    filler = FillerMaker(random.Random(SEED + 1), taken)  # noqa: S311 - likewise
     plan = plan_posts(rng)
     rng.shuffle(plan)
     posts: list[dict[str, str]] = []

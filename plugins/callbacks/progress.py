@@ -68,8 +68,7 @@ class LiveProgress:
     @hookimpl
     def step_end(self, state: State) -> None:
         """Move the live line."""
-        if self.bar is not None:
-            self.bar.update(self.task, completed=state.step, shown=self._shown(state))
+        self._move(state)
 
     @hookimpl
     def log(self, state: State, point: Mapping[str, Any]) -> None:
@@ -78,6 +77,7 @@ class LiveProgress:
             keep = self.options.smoothing
             self.mean = keep * self.mean + (1 - keep) * point["train/loss"]
             self.weight = keep * self.weight + (1 - keep)
+            self._move(state)
             now = time.perf_counter()
             quiet = self.bar is not None or now - self.spoken < self.options.every
             level = logging.DEBUG if quiet else logging.INFO
@@ -101,15 +101,19 @@ class LiveProgress:
         _log.info("%s after %.1f s: %s", state.status, total, state.reason)
 
     def _shown(self, state: State) -> str:
-        loss = self.mean / self.weight if self.weight else float("nan")
+        loss = f"{self.mean / self.weight:.4f}" if self.weight else "-"
         spent = time.perf_counter() - self.begun
         speed = state.items / spent if spent else 0.0
         left = spent / max(state.step, 1) * (state.total_steps - state.step)
         minutes, seconds = divmod(round(left), 60)
         return (
-            f"loss {loss:.4f}  lr {state.learning_rate:.2e}  {speed:.1f} items/s"
+            f"loss {loss}  lr {state.learning_rate:.2e}  {speed:.1f} items/s"
             f"  {minutes}:{seconds:02} left"
         )
+
+    def _move(self, state: State) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=state.step, shown=self._shown(state))
 
     def _open(self, state: State) -> None:
         from rich.console import Console

@@ -11,7 +11,11 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from tiny_parts import Processor, records
+from tiny_parts import (
+    Processor,
+    one_thread,  # noqa: F401 - a fixture for every test here
+    records,
+)
 
 from framework.batching import WINDOW, Feed, in_order, plan
 

@@ -15,7 +15,12 @@ import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_parts import LiveModel, net, trainer
+from tiny_parts import (
+    LiveModel,
+    net,
+    one_thread,  # noqa: F401 - a fixture for every test here
+    trainer,
+)
 from torch import nn
 
 from framework import checkpoint

@@ -17,7 +17,12 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_parts import Recorder, install, trainer
+from tiny_parts import (
+    Recorder,
+    install,
+    one_thread,  # noqa: F401 - a fixture for every test here
+    trainer,
+)
 
 from framework import hooks
 from framework.errors import RunError, UserError

@@ -14,7 +14,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_parts import CPU, CrossEntropy, Processor, Share, amp, net, records, update
+from tiny_parts import (
+    CPU,
+    CrossEntropy,
+    Processor,
+    Share,
+    amp,
+    net,
+    one_thread,  # noqa: F401 - a fixture for every test here
+    records,
+    update,
+)
 from torch import nn
 
 from framework.batching import Feed

@@ -27,6 +27,15 @@ from plugins.strategies.auto import OneProcess
 CPU = torch.device("cpu")
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny tensors on several threads cost a busy machine many times the work itself."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 def install(
     monkeypatch: pytest.MonkeyPatch,
     site: Path,

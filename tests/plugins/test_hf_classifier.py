@@ -28,6 +28,7 @@ SMALL = {
     "intermediate_size": 24,
     "max_position_embeddings": ROOMS,
     "vocab_size": 300,
+    "initializer_range": 0.3,  # so that what a text says moves its logits
 }
 CONFIGS: dict[str, dict[str, Any]] = {
     "bert": SMALL | {"model_type": "bert"},
@@ -40,6 +41,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hidden_dim": 24,
         "max_position_embeddings": ROOMS,
         "vocab_size": 300,
+        "initializer_range": 0.3,
     },
     "deberta-v2": SMALL | {"model_type": "deberta-v2", "type_vocab_size": 2},
     "deberta-v3": SMALL
@@ -55,7 +57,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 TYPED = ("bert", "roberta", "deberta-v2")
 """Those of `CONFIGS` that take token types."""
-PREFIX = {"bert": "bert", "roberta": "roberta", "distilbert": "distilbert"}
 architectures = pytest.mark.parametrize("kind", CONFIGS)
 A = "I have trouble sleeping nearly every night"
 B = "He wakes at four, and lies there until it is light"
@@ -77,7 +78,7 @@ def build(kind: str, labels: int = 2, **options: Any) -> LiveClassifier:
     """A small model of an architecture, the same every time."""
     torch.manual_seed(0)
     info = INFO | {"labels": [f"label {i}" for i in range(labels)]} if labels != 2 else INFO
-    config = CONFIGS[kind] | options.pop("config", {})
+    config = CONFIGS.get(kind, SMALL | {"model_type": kind}) | options.pop("config", {})
     return HfClassifier(config=config, **{"max_length": 40} | options).build(info)
 
 
@@ -198,7 +199,7 @@ def test_padding_changes_nothing(kind: str) -> None:
     live = build(kind)
     together = logits(live, *RECORDS)
     assert len({features["length"] for features in live.processor.encode(RECORDS)}) > 2
-    assert together.std() > 1e-3
+    assert together.std(dim=0).min() > 1e-2
     for index, record in enumerate(RECORDS):
         torch.testing.assert_close(logits(live, record)[0], together[index], rtol=0, atol=1e-5)
 
@@ -214,10 +215,11 @@ def test_neighbours_change_nothing(kind: str) -> None:
     torch.testing.assert_close(backwards, together, rtol=0, atol=1e-5)
 
 
-@architectures
+@pytest.mark.parametrize("kind", [*CONFIGS, "mpnet", "xlm-roberta"])
 def test_every_position_can_be_used(kind: str) -> None:
     """A record of `max_length` tokens passes, at the most that the model takes; more is refused."""
-    room = ROOMS - 1 if kind == "roberta" else ROOMS  # positions start behind the padding id
+    # the positions of these start behind the id of padding, 0 here and 1 in all of MPNet
+    room = ROOMS - {"roberta": 1, "xlm-roberta": 1, "mpnet": 2}.get(kind, 0)
     live = build(kind, max_length=room)
     long = {"id": "1", "text": f"{A} " * 20, "text_pair": B}
     assert batch(live, long)["input_ids"].shape == (1, room)
@@ -229,7 +231,7 @@ def test_every_position_can_be_used(kind: str) -> None:
 # truncation
 
 
-def test_longest_first_takes_from_the_longer(said: Callable[[], list[str]]) -> None:
+def test_longest_first_takes_from_the_longer() -> None:
     """By default the longer text of a pair is cut, the shorter left whole."""
     live = build("bert", max_length=16)
     tokenizer = live.processor.tokenizer
@@ -392,11 +394,6 @@ def test_the_embedded_encoder(said: Callable[[], list[str]]) -> None:
 # options
 
 
-def layers(live: LiveClassifier) -> dict[str, int]:
-    """Depths by name."""
-    return {item.name: item.depth for item in live.labelled()}
-
-
 @architectures
 def test_every_parameter_has_one_label(kind: str) -> None:
     """Every trainable parameter is labelled once: embeddings 0, layers in order, head deepest."""
@@ -439,13 +436,20 @@ def test_activation_checkpointing(kind: str) -> None:
         live = build(kind, activation_checkpointing=option)
         calls: list[int] = []
         layer = next(m for n, m in live.module.named_modules() if n.endswith("layer.1"))
-        layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        inner = next(m for m in layer.modules() if isinstance(m, nn.Linear))
+        inner.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         found.append(gradients(live))
         runs.append(len(calls))
-    assert runs == [1, 2]
+    assert runs[1] == 2 * runs[0] > 0
     assert found[0].keys() == found[1].keys()
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_an_architecture_that_cannot_recompute() -> None:
+    """Activation checkpointing asked of an architecture without it is one line that says so."""
+    with pytest.raises(UserError, match="activation_checkpointing: albert can't do it"):
+        build("albert", activation_checkpointing=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

@@ -297,9 +297,7 @@ def test_the_document_runs_again_as_it_stands(given: dict[str, Any], seed: int) 
 
 
 # BUG: the document doesn't say what was dropped, and reading it lays the defaults beneath again
-@pytest.mark.parametrize(
-    "argument", ["callbacks.jsonl=false", "callbacks=[]", 'callbacks=["small"]', "callbacks={}"]
-)
+@pytest.mark.parametrize("argument", ["callbacks.jsonl=false", "callbacks={ progress = false }"])
 def test_a_dropped_callback_stays_dropped(argument: str) -> None:
     """An experiment that drops a default callback is written out so that it stays dropped."""
     experiment = loaded("", argument)

@@ -259,7 +259,6 @@ def test_a_default_callback_can_be_dropped_or_changed() -> None:
     assert tree["callbacks"] == {"progress": {"every": 1.0}, "jsonl": False, "checkpoint": {}}
 
 
-# BUG: a nested component with `use` is merged into its parent's options instead
 def test_a_nested_component_is_replaced_too() -> None:
     """An option that is a component follows the rule of components: `use` replaces it whole."""
     base = 'loss = { use = "sum", first = { use = "focal", gamma = 3 } }'
