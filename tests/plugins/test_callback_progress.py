@@ -165,7 +165,8 @@ def test_a_live_line_on_a_terminal() -> None:
     assert not LINE.search(plain.replace("/4", "/20"))
     order = [plain.index(text) for text in ("trial: 32", "val/f1 0.8750", "completed", "after\r\n")]
     assert order == sorted(order)
-    assert "items/s" not in plain[plain.index("completed") :]
+    erased = shown[shown.rindex("items/s") : shown.index("completed")]
+    assert "\x1b[1A\x1b[2K" in erased
 
 
 def test_no_live_line_in_a_file() -> None:

@@ -230,7 +230,8 @@ def test_from_the_hub_and_then_from_its_cache(hub: str, tmp_path: Path) -> None:
         "model.safetensors",
     ]
     assert Path(path).name == COMMIT
-    assert any("/revision/v1" in line for line in Hub.asked)
+    infos = [line for line in Hub.asked if "/api/models/" in line and "/tree/" not in line]
+    assert set(infos) == {"/api/models/acme/tiny/revision/v1"}
     assert not any("pytorch_model" in line for line in Hub.asked)
     again = located("acme/tiny", COMMIT, "", HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=home)
     assert again[0] == path
