@@ -1,62 +1,19 @@
-"""What the tests share: a Hypothesis profile, real commands, and small experiments."""
+"""A Hypothesis profile, real commands, and a small experiment, for every test."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-SHARED = ROOT.parent / "shared" / "data"
+from support import ROOT, TINY, Command, environment
 
 # the same examples every time, and no deadline: a busy machine is no defect
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("project")
-
-Command = Callable[..., subprocess.CompletedProcess[str]]
-
-TINY = """\
-name = "tiny"
-loss = "focal"
-optimizer = { use = "adamw", lr = 1e-3 }
-metrics = ["accuracy", "f1"]
-
-[dataset]
-use = "redsm5"
-root = "ROOT/data/redsm5"
-criteria = "ROOT/data/dsm5/MDD_Criteria.json"
-
-[model]
-use = "hf_classifier"
-max_length = 64
-
-[model.config]
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 64
-vocab_size = 500
-
-[trainer]
-epochs = 1
-threads = 1
-steps = 20
-"""
-
-
-def environment() -> dict[str, str]:
-    """The environment of a real process: no hub, no telemetry, no tracking store of the user's."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_", "HF_"))}
-    return kept | {"MLFLOW_DISABLE_TELEMETRY": "true", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -85,21 +42,3 @@ def tiny(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.toml"
     file.write_text(TINY.replace("ROOT", str(ROOT)), encoding="utf-8")
     return file
-
-
-def points(folder: Path) -> list[dict[str, Any]]:
-    """The points of a run, without the times, which no two runs share."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "time"} for line in lines]
-
-
-def table(file: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with file.open(encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def only_run(cwd: Path, name: str) -> Path:
-    """The one run folder of a name."""
-    (folder,) = (cwd / "runs" / name).iterdir()
-    return folder

@@ -10,7 +10,7 @@ from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support import ROOT
 
 from framework.registry import KINDS
 from framework.trainer import Trainer

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, SHARED, Command
+from support import ROOT, SHARED, Command
 
 QUOTED = "a sentence that must never be repeated in a message"
 

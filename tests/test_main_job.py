@@ -12,8 +12,8 @@ from typing import Any
 import mlflow
 import pytest
 import tomli
-from conftest import ROOT, Command, only_run, table
 from mlflow import MlflowClient
+from support import ROOT, Command, only_run, table
 
 LARGE = 10_000_000
 EXPERIMENT = ROOT / "experiments" / "focal_bert.toml"

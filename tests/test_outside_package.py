@@ -10,7 +10,7 @@ import venv
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, environment, only_run
+from support import ROOT, environment, only_run
 
 PACKAGE = ROOT / "tests" / "packages" / "acme_parts"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tomli
-from conftest import ROOT, environment
+from support import ROOT, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(<!-- test: runs -->\n)?```(\w+)\n(.*?)```", re.DOTALL)

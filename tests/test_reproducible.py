@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import tomli
-from conftest import ROOT, Command, only_run, points, table
 from safetensors.torch import load_file
+from support import ROOT, Command, only_run, points, table
 
 
 def _weights(folder: Path) -> str:
