@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 
 from framework import __version__
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.execute(options)
     except (UserError, RunError) as error:
+        if error.__cause__ is not None and isinstance(error, RunError):
+            traceback.print_exception(error.__cause__)
         print(error, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:

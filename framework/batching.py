@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 WINDOW = 16
 """Batches of a sorting window: wide enough to save padding, narrow enough to stay random."""
 
+BLUR = 0.2
+"""By how much of itself a length may be overstated where records are sorted by it."""
+
 Window: TypeAlias = "list[NDArray[np.int64]]"
 """The micro-batches of one step, as indices of records."""
 
@@ -25,19 +28,21 @@ def plan(
     """Return the steps of a training epoch.
 
     Records are shuffled, then sorted by length inside windows of `WINDOW` batches, so that a
-    batch holds records of about one length; the batches are then shuffled. The steps hold
-    `batch_size` records each, but for the last, which takes what is left over.
+    batch holds records of about one length; the batches are then shuffled. Lengths are blurred
+    for it by up to `BLUR`, so that a record's company changes in a small split too. The steps
+    hold `batch_size` records each, but for the last, which takes those that chance leaves over.
     """
     rng = np.random.default_rng([seed, epoch])
-    sizes = np.asarray(lengths)
-    order = rng.permutation(len(sizes))
+    order = rng.permutation(len(lengths))
+    blurred = np.asarray(lengths) * rng.uniform(1, 1 + BLUR, len(lengths))
+    full = len(order) // batch_size
+    body, rest = order[: full * batch_size], order[full * batch_size :]
     span = WINDOW * batch_size
-    windows = [order[at : at + span] for at in range(0, len(order), span)]
-    order = np.concatenate([w[np.argsort(sizes[w], kind="stable")] for w in windows])
-    steps = [order[at : at + batch_size] for at in range(0, len(order), batch_size)]
-    full = len(sizes) // batch_size
-    shuffled = [steps[index] for index in rng.permutation(full)] + steps[full:]
-    return [_cut(step, micro_batch) for step in shuffled]
+    windows = [body[at : at + span] for at in range(0, len(body), span)]
+    batches = [w[np.argsort(blurred[w])].reshape(-1, batch_size) for w in windows]
+    steps = [batch for window in batches for batch in window]
+    shuffled = [steps[index] for index in rng.permutation(full)]
+    return [_cut(step, micro_batch) for step in [*shuffled, *([rest] if len(rest) else [])]]
 
 
 def in_order(count: int, batch_size: int, micro_batch: int) -> list[Window]:
@@ -90,10 +95,15 @@ class Feed:
             torch.utils.data.DataLoader(
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
+                collate_fn=_as_it_is,
                 num_workers=self.workers,
                 generator=generator,
             )
         )
+
+
+def _as_it_is(window: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return window
 
 
 @attrs.frozen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
@@ -70,6 +71,10 @@ def metrics(experiment: Experiment, info: Mapping[str, Any]) -> Callable[[], dic
 
 def prepare(training: Training, seed: int) -> None:
     """Set what is global in the process: seeds, threads, determinism."""
+    import torch
+
+    # without it torch refuses deterministic products on CUDA; it must stand before the first
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002 - third parties draw from the global one
     torch.manual_seed(seed)
@@ -101,6 +106,11 @@ def trainer(
     """Build everything that trains; nothing is written."""
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
+    loss = experiment.loss.options.build(info)
+    if loss.coupled and 0 < training.micro_batch < training.batch_size:
+        at = ("trainer", "micro_batch")
+        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
+        raise UserError(str(experiment.draft.problem(at, message)))
     model, run = forward(experiment, info, assets)
     feeds = {
         split: Feed(
@@ -113,21 +123,15 @@ def trainer(
         )
         for split in splits.keys()  # noqa: SIM118
     }
-    loss = experiment.loss.options.build(info)
-    if loss.coupled and 0 < training.micro_batch < training.batch_size:
-        at = ("trainer", "micro_batch")
-        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
-        raise UserError(str(experiment.draft.problem(at, message)))
     optimizer = experiment.optimizer.options.build(model.labelled())
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    total = training.epochs * feeds["train"].steps
-    total = min(training.steps, total) if training.steps else total
+    total = training.steps or training.epochs * feeds["train"].steps
     state = State(
         folder=folder,
         name=experiment.name,
         model=model,
-        epochs=training.epochs,
+        epochs=math.ceil(total / feeds["train"].steps),
         steps_per_epoch=feeds["train"].steps,
         total_steps=total,
         items_per_epoch=len(feeds["train"].features),

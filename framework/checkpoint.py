@@ -9,16 +9,16 @@ import random
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-import safetensors.torch
-import torch
-from torch import nn
 
 from framework.errors import RunError, UserError
 from framework.state import State
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
@@ -40,6 +40,9 @@ def write(state: State, live: Mapping[str, Any], files: ModelFiles) -> Path:
     `live` holds objects with `state_dict` by name (optimizer, precision, callbacks). The folder
     `model` inside can be loaded alone. Raises `RunError` where the disk refuses.
     """
+    import torch
+    from safetensors import SafetensorError
+
     root = state.folder / "checkpoints"
     target = root / f"step-{state.step}"
     if target.exists():
@@ -59,8 +62,10 @@ def write(state: State, live: Mapping[str, Any], files: ModelFiles) -> Path:
         _seal(part)
         part.rename(target)
         _sync(root)
-    except OSError as error:
-        raise RunError(f"{target}: can't write the checkpoint ({error.strerror})") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        # the libraries word a disk's refusal as errors of their own
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise RunError(f"{target}: can't write the checkpoint ({reason})") from None
     return target
 
 
@@ -86,21 +91,31 @@ def verify(folder: Path) -> None:
     manifest = folder / MANIFEST
     if not manifest.is_file():
         raise UserError(f"{folder}: no checkpoint is here, or it was never finished")
-    for name, entry in json.loads(manifest.read_text(encoding="utf-8")).items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != entry["size"]:
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))
+        wanted = {
+            folder / name: (entry["size"], entry["sha256"]) for name, entry in entries.items()
+        }
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{manifest}: unreadable; this checkpoint is damaged") from None
+    for file, (size, sha256) in wanted.items():
+        if not file.is_file() or file.stat().st_size != size:
             raise UserError(f"{file}: missing or cut short; this checkpoint is damaged")
-        if digest(file) != entry["sha256"]:
+        if digest(file) != sha256:
             raise UserError(f"{file}: its bytes changed; this checkpoint is damaged")
 
 
 def save_weights(module: nn.Module, file: Path) -> None:
     """Write a module's weights as safetensors; tensors that are shared are written once."""
+    import safetensors.torch
+
     safetensors.torch.save_model(module, str(file), metadata={"format": "pt"})
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
     """Read weights that `save_weights` wrote; `UserError` where they don't fit the module."""
+    import safetensors.torch
+
     try:
         safetensors.torch.load_model(module, str(file), strict=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
@@ -119,6 +134,8 @@ def digest(file: Path) -> str:
 
 def _randomness() -> dict[str, Any]:
     """The state of every global random generator, in forms that load without unpickling."""
+    import torch
+
     legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - what third parties draw from
     name, keys, at, has_gauss, gauss = legacy
     version, internal, gauss_next = random.getstate()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import attrs
 
@@ -56,3 +58,11 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 def listing(words: Iterable[str]) -> str:
     """Return the words quoted, in order, with commas: `'a', 'b'`; `none` when there is none."""
     return ", ".join(f"'{word}'" for word in words) or "none"
+
+
+def fault(error: BaseException) -> str:
+    """Return the words of our own errors; of others type and place: they may quote a record."""
+    if isinstance(error, (UserError, RunError)):
+        return str(error)
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return type(error).__name__ + "".join(f" at {Path(f.filename).name}:{f.lineno}" for f in last)

@@ -35,7 +35,7 @@ from typing import Any
 import attrs
 import pluggy
 
-from framework.errors import RunError, UserError, listing, nearest
+from framework.errors import RunError, UserError, fault, listing, nearest
 from framework.state import State
 
 hookspec = pluggy.HookspecMarker("framework")
@@ -109,6 +109,17 @@ class Hooks:
             manager.register(self._guarded(label, live), name=label)
         self.call = manager.hook
 
+    def finish(self, state: State) -> None:
+        """Call `run_end` of every callback, whatever happens in one; then raise the first error."""
+        first: Exception | None = None
+        for hook in reversed(self.call.run_end.get_hookimpls()):
+            try:
+                hook.function(*[state][: len(hook.argnames)])
+            except (RunError, UserError) as error:
+                first = first or error
+        if first is not None:
+            raise first
+
     def state_dict(self) -> dict[str, Any]:
         """States of the callbacks that have one, by label."""
         saved = {k: live for k, live in self.callbacks.items() if hasattr(live, "state_dict")}
@@ -139,17 +150,19 @@ class Hooks:
     def _guard(self, label: str, where: str, method: Any, *, sink: bool) -> Any:
         @functools.wraps(method)
         def call(*args: Any) -> None:
+            if label in self.broken:
+                return
             try:
                 method(*args)
-            except (RunError, UserError):
-                raise
             except Exception as error:
-                reason = f"{type(error).__name__}: {error}".splitlines()[0]
-                if not sink:
-                    raise RunError(f"{where} failed in {method.__name__}: {reason}") from error
-                if label not in self.broken:
+                if sink:
                     self.broken.add(label)
-                    _log.warning("%s failed; the run goes on without it: %s", where, reason)
+                    _log.warning("%s failed; the run goes on without it: %s", where, fault(error))
+                elif isinstance(error, (RunError, UserError)):
+                    raise
+                else:
+                    message = f"{where} failed in {method.__name__}: {fault(error)}"
+                    raise RunError(message) from error
 
         return call
 

@@ -59,11 +59,11 @@ class Training:
     """The `[trainer]` table. Its defaults stand in `framework/defaults.toml`."""
 
     epochs: int = option(
-        help="passes over the training split; with `steps` set, no more than those",
+        help="passes over the training split; `steps` overrides it",
         validator=attrs.validators.ge(1),
     )
     steps: int = option(
-        help="optimizer steps in all; 0: as many as the epochs hold",
+        help="optimizer steps in all, over as many epochs as that takes; 0: `epochs` counts",
         validator=attrs.validators.ge(0),
     )
     batch_size: int = option(
@@ -125,6 +125,9 @@ class Dataset(Protocol):
 
     def build(self, seed: int) -> Splits:
         """Read and split; `UserError` names file, row and column of what is wrong."""
+
+    def check(self) -> None:
+        """Raise `UserError` for input that isn't there: at once, before anything is imported."""
 
     def read(self, file: Path, info: Info) -> Sequence[Record]:
         """Records of an unlabelled file in this dataset's own columns, for prediction."""

@@ -9,6 +9,7 @@ import logging
 import os
 import platform
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,12 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import torch
 
 from framework import build, checkpoint, tables
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
-from framework.errors import UserError
+from framework.errors import RunError, UserError, fault, listing
 from framework.hooks import Hooks
 from framework.log import buffered
 from framework.protocols import LiveModel, Record, Row, Splits
@@ -35,6 +35,8 @@ from framework.step import Forward
 from framework.trainer import Trainer
 
 _log = logging.getLogger("framework")
+MODEL_FILES = ("model.safetensors", "info.json", "experiment.toml")
+"""What a model folder must hold, besides the model's own assets."""
 
 
 def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
@@ -43,7 +45,7 @@ def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
     Raises `UserError` before anything is written.
     """
     begun = time.time()
-    experiment = config.load(path, sets)
+    experiment = config.load(path, sets, inputs=True)
     splits = build.dataset(experiment)
     hooks = build.callbacks(experiment, splits.info)
     folder = _folder(experiment.name)
@@ -52,30 +54,40 @@ def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
             experiment, splits, hooks, folder, lambda split: tables.writer(_rows(folder, split))
         )
         state = trainer.state
-        state.started = begun
-        state.timing["start"] = time.time() - begun
+        state.started, state.timing["start"] = begun, time.time() - begun
         _create(experiment, splits, trainer)
         log.attach(folder / "run.log")
-        _result(state)
-        code = 0
         with _signals(state) as received:
             try:
+                _result(state)
                 hooks.call.run_start(state=state)
                 trainer.fit()
                 if state.status == "running":
                     state.status, state.reason = "completed", "all steps were taken"
             except BaseException as error:
-                state.status = "failed"
-                state.reason = str(error) or type(error).__name__
+                state.status, state.reason = "failed", fault(error)
+                if isinstance(error, UserError):
+                    raise RunError(str(error)) from None
                 raise
             finally:
                 state.timing["total"] = time.time() - begun
-                _result(state)
-                hooks.call.run_end(state=state)
-                _result(state)
-            if received:
-                code = 128 + received[0]
-    return code, folder
+                _close(state, hooks)
+    return 128 + received[0] if received else 0, folder
+
+
+def _close(state: State, hooks: Hooks) -> None:
+    """Write the result and end every callback; the first failure of the run is the one told."""
+    _result(state)
+    try:
+        hooks.finish(state)
+    except (RunError, UserError) as error:
+        if state.status == "failed":
+            _log.warning("%s", error)
+            return
+        state.status, state.reason = "failed", str(error)
+        raise RunError(str(error)) from error.__cause__
+    finally:
+        _result(state)
 
 
 @attrs.frozen
@@ -99,23 +111,44 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
     if not folder.is_dir():
         raise UserError(f"{address}: there is no run folder here; 'runs/NAME/TIME' is one")
     if (folder / "checkpoints").is_dir():
-        found = [folder / "checkpoints" / tag for tag in ("best", "last")]
-        step = next((path for path in found if path.exists()), None)
-        if step is None:
-            raise UserError(f"{folder}: this run has no checkpoint yet")
-        checkpoint.verify(step)
-        folder = step / "model"
-    if not (folder / "model.safetensors").is_file():
-        raise UserError(f"{folder}: neither a run folder nor a model: no model.safetensors in it")
+        folder = _whole(folder) / "model"
+    lacking = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if lacking:
+        raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
     info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
     return Finished(config.load(folder / "experiment.toml", sets), folder, info)
 
 
+def _whole(folder: Path) -> Path:
+    """Return a run's best checkpoint, or, where that is damaged or absent, its last."""
+    for tag in ("best", "last"):
+        step = folder / "checkpoints" / tag
+        if step.exists():
+            try:
+                checkpoint.verify(step)
+            except UserError as error:
+                _log.warning("%s", error)
+            else:
+                return step
+    raise UserError(f"{folder}: this run has no whole checkpoint to load")
+
+
 def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
-    """Evaluate a trained model on a split of its dataset; values under `split/metric`."""
+    """Evaluate a trained model on a split of its dataset; values without the split's name.
+
+    Raises `UserError` when the data isn't what the run was trained on: a split cut anew would
+    hold records that were trained on.
+    """
     splits = build.dataset(done.experiment)
     if split not in splits.keys():  # noqa: SIM118
-        raise UserError(f"the dataset has no split '{split}'; it has {[*splits.keys()]}")
+        raise UserError(f"the dataset has no split '{split}'; it has {listing(splits.keys())}")
+    now = json.loads(json.dumps(splits.info))
+    differing = [key for key in {**now, **done.info} if now.get(key) != done.info.get(key)]
+    if differing:
+        raise UserError(
+            f"the data is not what this run was trained on: {listing(differing)} of the dataset"
+            " differ, and so may its splits; give it the run's data, or use predict"
+        )
     trainer = build.trainer(
         done.experiment, splits, Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
     )
@@ -145,16 +178,18 @@ class Predictor:
         checkpoint.load_weights(self.model.module, self.done.assets / "model.safetensors")
         self.model.module.eval()
 
-    @torch.no_grad()
     def rows(self, records: Iterable[Record]) -> Iterator[Row]:
         """Yield a row per record, in their order, holding a few hundred at a time."""
+        import torch
+
         training = self.done.experiment.trainer
         size = training.micro_batch or training.batch_size
         stream = iter(records)
         while chunk := list(itertools.islice(stream, size)):
             features = self.model.processor.encode(chunk)
-            outputs, batch = self.forward(self.model.processor.collate(features))
-            yield from self.model.processor.decode(outputs, batch)
+            with torch.no_grad():
+                found = self.forward(self.model.processor.collate(features))
+            yield from self.model.processor.decode(*found)
 
 
 def predict(done: Finished, file: Path, output: Path) -> int:
@@ -189,11 +224,14 @@ def _create(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
         _write(folder / "environment.json", environment(experiment, splits, trainer))
         _write(folder / "splits.json", {k: list(v) for k, v in splits.manifest.items()})
     except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
         raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
 
 
 def environment(experiment: Experiment, splits: Splits, trainer: Trainer) -> dict[str, Any]:
     """Return the record of what a run ran on and with."""
+    import torch
+
     packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
         {
@@ -239,22 +277,22 @@ def _git() -> dict[str, Any]:
 
 
 def _result(state: State) -> None:
-    """Write `result.json`, atomically."""
+    """Write `result.json`, atomically; a disk that refuses is told and hides no other error."""
     best = state.best
-    _write(
-        state.folder / "result.json",
-        {
-            "status": state.status,
-            "reason": state.reason,
-            "epochs": state.epoch,
-            "steps": state.step,
-            "best": {"metric": best.metric, "value": best.value, "step": best.step}
-            if best
-            else None,
-            "metrics": state.metrics,
-            "timing": state.timing,
-        },
-    )
+    shown = {"metric": best.metric, "value": best.value, "step": best.step} if best else None
+    content = {
+        "status": state.status,
+        "reason": state.reason,
+        "epochs": state.epoch,
+        "steps": state.step,
+        "best": shown,
+        "metrics": state.metrics,
+        "timing": state.timing,
+    }
+    try:
+        _write(state.folder / "result.json", content)
+    except OSError as error:
+        _log.warning("%s: can't write result.json (%s)", state.folder, error.strerror)
 
 
 def _write(file: Path, content: Any) -> None:
@@ -284,7 +322,7 @@ def _signals(state: State) -> Iterator[list[int]]:
         if received:
             os._exit(128 + number)
         received.append(number)
-        _log.warning("%s: finishing this step, then saving", signal.Signals(number).name)
+        os.write(2, b"\nfinishing this step, then saving; a second signal leaves at once\n")
         state.stop(f"received {signal.Signals(number).name}", "interrupted")
 
     try:

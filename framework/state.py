@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -75,6 +77,13 @@ class State:
         self.batch += 1
         self.items += items
         self.skipped += skipped
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Add the seconds that this context takes to `timing`."""
+        begun = time.perf_counter()
+        yield
+        self.timing[name] = self.timing.get(name, 0.0) + time.perf_counter() - begun
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""

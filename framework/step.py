@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
-import torch
-from torch import Tensor, nn
 
 from framework.errors import RunError
 from framework.protocols import Batch, LiveLoss, LiveMetric, LivePrecision, LiveStrategy, Outputs
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 Window = Sequence[Batch]
 
@@ -26,6 +28,8 @@ class Forward:
 
     def __call__(self, batch: Batch) -> tuple[Outputs, Batch]:
         """Return the outputs of a batch, and the batch on the device."""
+        from torch import Tensor
+
         device = self.strategy.device
         placed = {
             key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
@@ -56,6 +60,8 @@ class Update:
         still on the device; and whether the step was taken. Raises `RunError`, with the weights
         as they were, for a loss or gradient that is not finite.
         """
+        import torch
+
         counts: dict[str, int] = defaultdict(int)
         for batch in window:
             for part, count in self.loss.counts(batch).items():
@@ -68,13 +74,15 @@ class Update:
             self.forward.precision.backward(torch.stack(list(parts.values())).sum())
             for part, value in parts.items():
                 means[part] = means[part] + value.detach() if part in means else value.detach()
+        if not torch.stack(list(means.values())).isfinite().all():
+            raise self._refusal(means, window, "")
         groups = self.optimizer.param_groups
         for group in groups:
             group["lr"] = group["initial_lr"] * self.factor(step)
         parameters = [parameter for group in groups for parameter in group["params"]]
         norm, taken = self.forward.precision.step(self.optimizer, parameters, self.max_norm)
-        if not taken:
-            self._check(means, norm, window)
+        if not (taken or self.forward.precision.scaled):
+            raise self._refusal(means, window, f" and the gradient norm {float(norm)}")
         return means | {"": norm}, taken
 
     @property
@@ -82,15 +90,13 @@ class Update:
         """The highest rate of the last step."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
-    def _check(self, means: Mapping[str, Tensor], norm: Tensor, window: Window) -> None:
-        """Let pass a step that loss scaling skips as part of its working; refuse any other."""
+    def _refusal(self, means: Mapping[str, Tensor], window: Window, norm: str) -> RunError:
+        self.optimizer.zero_grad()
         parts = {part: float(value) for part, value in means.items()}
-        if self.forward.precision.scaled and all(map(math.isfinite, parts.values())):
-            return
         ids = ", ".join(str(record) for batch in window for record in batch["id"])
-        raise RunError(
-            f"the loss is {parts} and the gradient norm {float(norm)}; the weights were left as"
-            f" they were before this step. Lower the learning rate or look at its records: {ids}"
+        return RunError(
+            f"the loss is {parts}{norm}; the weights were left as they were before this step."
+            f" Lower the learning rate or look at its records: {ids}"
         )
 
 
@@ -120,16 +126,31 @@ class Tally:
         strategy = self.forward.strategy
         ranks = strategy.gather((self.metrics, self.sums, self.counts))
         others = [rank[0] for index, rank in enumerate(ranks) if index != strategy.rank]
-        losses = {
-            part: sum(rank[1][part] for rank in ranks) / max(sum(r[2][part] for r in ranks), 1)
-            for part in self.sums
-        }
+        totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+        for _, sums, counts in ranks:
+            for part, value in sums.items():
+                totals[part][0] += value
+                totals[part][1] += counts[part]
+        losses = {part: value / max(count, 1) for part, (value, count) in totals.items()}
         named = with_total(losses)
         for label, metric in self.metrics.items():
             metric.merge([metrics[label] for metrics in others])
             for name, value in metric.compute().items():
                 named[f"{label}/{name}" if name else label] = float(value)
         return named
+
+
+def means(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+    """Return the mean of each name over steps: the one place where training reads the device.
+
+    What isn't finite is left out: a step that loss scaling skipped has no norm.
+    """
+    import torch
+
+    names = list(steps[0])
+    rows = torch.stack([torch.stack([step[name].double() for name in names]) for step in steps])
+    rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
+    return dict(zip(names, rows.nanmean(dim=0).tolist(), strict=True))
 
 
 def with_total(parts: Mapping[str, float]) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,29 +17,49 @@ def cell(value: Any) -> Any:
     """Return a cell; text that a spreadsheet would run as a formula gets a leading quote."""
     if isinstance(value, str) and value.startswith(_FORMULA):
         return "'" + value
-    return repr(value) if isinstance(value, float) else value
+    return repr(float(value)) if isinstance(value, float) else value
+
+
+@contextmanager
+def _told(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{file}: can't write ({error.strerror})") from None
 
 
 @contextmanager
 def writer(file: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]]:
     """Yield a function that takes rows; the file appears under its name when all went well."""
     part = file.with_name(f".{file.name}.part")
+    columns: list[str] = []
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="") as stream:
-            out: csv.DictWriter[str] | None = None
+        with _told(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            stream = part.open("w", encoding="utf-8", newline="")
 
-            def take(rows: Sequence[Mapping[str, Any]]) -> None:
-                nonlocal out
+        def take(rows: Sequence[Mapping[str, Any]]) -> None:
+            with _told(file):
                 for row in rows:
-                    if out is None:
-                        out = csv.DictWriter(stream, list(row), lineterminator="\n")
+                    cells = {key: cell(value) for key, value in row.items()}
+                    # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
+                    bare = any("\r" in str(value) for value in cells.values())
+                    out = csv.DictWriter(
+                        stream,
+                        columns or list(row),
+                        lineterminator="\n",
+                        quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL,
+                    )
+                    if not columns:
+                        columns.extend(row)
                         out.writeheader()
-                    out.writerow({key: cell(value) for key, value in row.items()})
+                    out.writerow(cells)
 
+        with stream:
             yield take
-        part.replace(file)
-    except OSError as error:
-        raise RunError(f"{file}: can't write ({error.strerror})") from error
+            with _told(file):
+                stream.close()
+                part.replace(file)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

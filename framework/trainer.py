@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import attrs
-import torch
-from torch import Tensor
 
 from framework import checkpoint
 from framework.batching import Feed
@@ -16,11 +15,16 @@ from framework.errors import RunError
 from framework.hooks import Hooks
 from framework.protocols import LiveMetric, Row, Training
 from framework.state import Best, State
-from framework.step import Tally, Update, Window, with_total
+from framework.step import Tally, Update, Window, means, with_total
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Sink = Callable[[list[Row]], None]
 KEEP = 2
 """Newest checkpoints that are kept, besides those under a link."""
+OVERFLOWS = 30
+"""Steps in a row that loss scaling may skip before the run is given up."""
 
 
 @attrs.define(kw_only=True)
@@ -39,6 +43,7 @@ class Trainer:
     model_files: checkpoint.ModelFiles
     pending: list[dict[str, Tensor]] = attrs.field(factory=list)
     """Losses and gradient norms of the steps since the last logged point, on the device."""
+    overflows: int = 0
 
     def fit(self) -> None:
         """Train as long as the plan and the callbacks say, then test with the best weights."""
@@ -47,14 +52,18 @@ class Trainer:
         while state.epoch < state.epochs and not (state.stopping or self._done()):
             call.epoch_start(state=state)
             self.run_epoch(self.feeds["train"].epoch(state.epoch, state.batch), self.train_step)
-            if state.batch == state.steps_per_epoch:
+            if state.batch == state.steps_per_epoch and state.status != "interrupted":
                 state.epoch, state.batch = state.epoch + 1, 0
             call.epoch_end(state=state)
+            self._save()
         if state.status == "interrupted":
+            state.save("last")
+            self._save()
             return
         if state.best is not None:
-            best = state.folder / "checkpoints" / "best" / "model" / "model.safetensors"
-            checkpoint.load_weights(state.model.module, best)
+            best = state.folder / "checkpoints" / "best"
+            checkpoint.verify(best)
+            checkpoint.load_weights(state.model.module, best / "model" / "model.safetensors")
             state.metrics = dict(state.best.metrics)
         if "test" in self.feeds:
             with self.rows("test") as sink:
@@ -70,33 +79,37 @@ class Trainer:
         """One optimizer step, then whatever is due after it."""
         state, call = self.state, self.hooks.call
         call.step_start(state=state, window=window)
-        with self._clock("train"):
+        with state.clock("train"):
             try:
-                means, taken = self.update(window, state.step - state.skipped)
+                found, taken = self.update(window, state.step - state.skipped)
             except RunError as error:
                 raise RunError(f"step {state.step + 1}: {error}") from None
-        self.pending.append(means)
+        self.pending.append(found)
+        self.overflows = 0 if taken else self.overflows + 1
+        if self.overflows > OVERFLOWS:
+            raise RunError(
+                f"step {state.step + 1}: {OVERFLOWS} steps in a row overflowed; use bf16"
+            )
         state.count(self.update.learning_rate, self._items(window), skipped=not taken)
         call.step_end(state=state, window=window)
         last = state.batch == state.steps_per_epoch or self._done()
         if state.step % self.training.log_every == 0 or last or state.stopping:
             self._log_training()
         every = self.training.eval_every
-        due = state.step % every == 0 if every else last
+        due = self._done() or (state.step % every == 0 if every else last)
         if due and "val" in self.feeds and not state.stopping:
             self.evaluate("val")
-        if state.status == "interrupted":
-            state.save("last")
-        if state.saves:
-            self._save()
+        self._save()
         return state.stopping or self._done()
 
-    @torch.no_grad()
     def evaluate(self, split: str, sink: Sink | None = None) -> dict[str, float]:
         """Evaluate a split, each record once; values without the split's name.
 
-        `sink` takes the rows that the model decodes from each batch, in the split's order.
+        `sink` takes the rows that the model decodes from each batch, in the split's order. An
+        interrupt ends it at the next batch, without values.
         """
+        import torch
+
         state, call, forward = self.state, self.hooks.call, self.update.forward
         tally = Tally(forward, self.update.loss, self.metrics())
 
@@ -105,26 +118,26 @@ class Trainer:
                 found = tally.add(batch)
                 if sink is not None:
                     sink(state.model.processor.decode(*found))
-            return False
+            return state.status == "interrupted"
 
         call.evaluate_start(state=state, split=split)
         forward.module.eval()
-        with self._clock("evaluate"):
+        with state.clock("evaluate"), torch.no_grad():
             self.run_epoch(self.feeds[split].whole(), step)
         forward.module.train()
+        if state.status == "interrupted":
+            return {}
         values = state.metrics[split] = tally.values()
         call.evaluate_end(state=state, split=split, metrics=values)
         self._log(split, values)
         return values
 
     def _log_training(self) -> None:
-        """Log the means since the last point: the one place where training reads the device."""
-        names = list(self.pending[0])
-        steps = [torch.stack([step[name].double() for name in names]) for step in self.pending]
+        """Log the means since the last point."""
+        values = means(self.pending)
         self.pending.clear()
-        means = dict(zip(names, torch.stack(steps).mean(dim=0).tolist(), strict=True))
-        extra = {"grad_norm": means.pop(""), "learning_rate": self.state.learning_rate}
-        self._log("train", with_total(means) | extra)
+        extra = {"grad_norm": values.pop(""), "learning_rate": self.state.learning_rate}
+        self._log("train", with_total(values) | extra)
 
     def _log(self, split: str, values: Mapping[str, float]) -> None:
         state = self.state
@@ -134,15 +147,17 @@ class Trainer:
         self.hooks.call.log(state=state, point=point | named)
 
     def _save(self) -> None:
-        """Write the checkpoint that hooks asked for and link it under each tag."""
+        """Write the checkpoint that hooks asked for, if they did, and link it under each tag."""
         state = self.state
         requests, state.saves = state.saves, {}
+        if not requests:
+            return
         if "best" in requests:
             metrics = {split: dict(values) for split, values in state.metrics.items()}
             state.best = Best(step=state.step, metrics=metrics, **requests["best"])
         precision = self.update.forward.precision
         live = {"optimizer": self.update.optimizer, "precision": precision, "hooks": self.hooks}
-        with self._clock("checkpoint"):
+        with state.clock("checkpoint"):
             folder = checkpoint.write(state, live, self.model_files)
             for tag in requests:
                 checkpoint.link(folder, tag)
@@ -155,10 +170,3 @@ class Trainer:
 
     def _done(self) -> bool:
         return self.state.step >= self.state.total_steps
-
-    @contextmanager
-    def _clock(self, name: str) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        spent = time.perf_counter() - begun
-        self.state.timing[name] = self.state.timing.get(name, 0.0) + spent

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-from typing import Any, get_type_hints
+from typing import Any
 
 import attrs
 
@@ -56,20 +56,25 @@ def execute(options: argparse.Namespace) -> int:
 def _one(registry: Registry, kind: str, name: str, *, as_json: bool) -> int:
     offer = registry.find(kind, name)
     cls = offer.load()
-    hints = get_type_hints(cls)
+    owner = f"{kind} '{offer.name}' of {offer.distribution} {offer.version}"
+    try:
+        attrs.resolve_types(cls, include_extras=False)
+    except NameError as error:
+        raise UserError(f"{owner}: the types of its options: {error}") from None
     fields = [
         {
             "name": field.name,
-            "type": _type(hints[field.name]),
+            "type": _type(field.type),
             "default": _default(field),
             "help": field.metadata.get("help", ""),
         }
         for field in attrs.fields(cls)
+        if field.init
     ]
     if as_json:
         print(json.dumps({"kind": kind, "name": name, "options": fields}, indent=1))
         return 0
-    print(f"{kind} '{offer.name}' of {offer.distribution} {offer.version}")
+    print(owner)
     print(inspect.getdoc(cls) or "")
     print(f"defined in {inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}")
     for field in fields:

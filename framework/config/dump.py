@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from framework.registry import KINDS
+
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -45,18 +47,20 @@ def document(tree: Mapping[str, Any]) -> str:
     None has no form in TOML and is left out: it stands for an option that is not set.
     """
     lines: list[str] = []
+    many = [kind.table for kind in KINDS.values() if kind.many]
     for name, item in tree.items():
         if not isinstance(item, Mapping) and item is not None:
             lines.append(f"{key(name)} = {value(item)}")
     for name, item in tree.items():
         if isinstance(item, Mapping):
-            lines += _table(key(name), item, nested=name in ("metrics", "callbacks"))
+            lines += _table(key(name), item, nested=name in many)
     return "\n".join(lines) + "\n"
 
 
 def _table(header: str, table: Mapping[str, Any], *, nested: bool) -> list[str]:
-    if nested:
-        inner = [_table(f"{header}.{key(k)}", v, nested=False) for k, v in table.items()]
-        return list(itertools.chain(*inner)) or ["", f"[{header}]"]
-    pairs = [f"{key(k)} = {value(v)}" for k, v in table.items() if v is not None]
-    return ["", f"[{header}]", *pairs]
+    inner = {k: v for k, v in table.items() if nested and isinstance(v, Mapping)}
+    plain = {k: v for k, v in table.items() if k not in inner and v is not None}
+    lines = ["", f"[{header}]"] if plain or not inner else []
+    lines += [f"{key(k)} = {value(v)}" for k, v in plain.items()]
+    tables = (_table(f"{header}.{key(k)}", v, nested=False) for k, v in inner.items())
+    return [*lines, *itertools.chain(*tables)]

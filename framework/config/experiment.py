@@ -12,7 +12,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from framework.config import dump, merge
 from framework.config.structure import Part, Structurer
-from framework.errors import ExperimentError, Problem, listing, nearest
+from framework.errors import ExperimentError, Problem, UserError, listing, nearest
 from framework.protocols import Training, option
 from framework.registry import KINDS, Kind, Registry
 
@@ -49,8 +49,11 @@ class Experiment:
         tree["trainer"] = attrs.asdict(self.trainer)
         for kind in KINDS.values():
             if kind.table and kind.many:
-                parts = getattr(self, kind.table)
-                tree[kind.table] = {k: self._plain(part.options) for k, part in parts.items()}
+                given = self.draft.tree.get(kind.table)
+                labels = given if isinstance(given, dict) else {}
+                dropped = {label: False for label, item in labels.items() if item is False}
+                parts = getattr(self, kind.table).items()
+                tree[kind.table] = dropped | {k: self._plain(part.options) for k, part in parts}
         return tree
 
     def toml(self) -> str:
@@ -60,7 +63,8 @@ class Experiment:
     def _plain(self, item: Any) -> Any:
         """Return options as plain values; nested components get their `use` back."""
         if attrs.has(type(item)):
-            fields = {f.name: self._plain(getattr(item, f.name)) for f in attrs.fields(type(item))}
+            given = [field.name for field in attrs.fields(type(item)) if field.init]
+            fields = {name: self._plain(getattr(item, name)) for name in given}
             names = [part.use for part in self.used if part.options is item]
             return {"use": names[0], **fields} if names else fields
         if isinstance(item, Mapping):
@@ -76,12 +80,21 @@ class _Head:
         help="names the folder of its runs",
         validator=attrs.validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
     )
-    seed: int = option(help="of splits, weights, order and dropout")
+    seed: int = option(
+        help="of splits, weights, order and dropout",
+        validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)],
+    )
     requires: list[str] = option([], help="distributions it needs, as 'name>=1.2'")
 
 
-def load(path: Path, sets: Sequence[str] = (), registry: Registry | None = None) -> Experiment:
-    """Read, merge and check an experiment; `ExperimentError` holds every mistake in it."""
+def load(
+    path: Path, sets: Sequence[str] = (), registry: Registry | None = None, *, inputs: bool = False
+) -> Experiment:
+    """Read, merge and check an experiment; `ExperimentError` holds every mistake in it.
+
+    With `inputs`, a dataset that has a `check` looks for its files before any other plugin is
+    loaded: what is missing is told before torch is imported.
+    """
     draft = merge.read(path, sets)
     draft.tree.setdefault("name", path.stem)
     structurer = Structurer(draft, registry or Registry())
@@ -98,6 +111,8 @@ def load(path: Path, sets: Sequence[str] = (), registry: Registry | None = None)
     for kind in KINDS.values():
         if kind.table:
             found[kind.table] = _parts(structurer, kind)
+        if inputs and kind.name == "dataset":
+            _check(structurer, found["dataset"])
     trainer = draft.tree.get("trainer")
     if isinstance(trainer, dict):
         found["trainer"] = structurer.options(Training, trainer, ("trainer",), "trainer")
@@ -125,6 +140,19 @@ def _parts(structurer: Structurer, kind: Kind) -> Any:
         return structurer.component(kind.name, tree[key], (key,))
     structurer.problems.append(Problem(f"the experiment names no {key}; write {key} = …"))
     return None
+
+
+def _check(structurer: Structurer, dataset: Part | None) -> None:
+    """Let the dataset look for its input files; a failure ends the loading."""
+    check = getattr(dataset.options, "check", None) if dataset else None
+    try:
+        if callable(check):
+            check()
+    except UserError as error:
+        problem = structurer.draft.problem(("dataset",), str(error))
+        # the message names the file that is missing: the line of the dataset adds nothing
+        found = [*structurer.problems, attrs.evolve(problem, excerpt="")]
+        raise ExperimentError(found) from None
 
 
 def _requirements(structurer: Structurer, requires: Any) -> None:

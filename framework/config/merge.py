@@ -6,7 +6,7 @@ its parent's whole; one without merges into it. Every value keeps where it came 
 
 from __future__ import annotations
 
-import json
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 import tomli
 
+from framework.config import dump
 from framework.config.positions import Path as Keys
 from framework.config.positions import positions
 from framework.errors import ExperimentError, Problem
@@ -40,7 +41,7 @@ class Origin:
         column = self.value_column if at_value else self.column
         if not line:
             return Problem(message, self.source)
-        source = self.text.splitlines()[line - 1].replace("\t", " ")
+        source = self.text.split("\n")[line - 1].rstrip("\r").replace("\t", " ")
         excerpt = f"    {source}\n    {' ' * (column - 1)}^"
         return Problem(message, f"{self.source}:{line}:{column}", excerpt)
 
@@ -120,15 +121,15 @@ def _short(path: Path) -> str:
 
 
 def _set(argument: str) -> Draft:
-    """Parse `K=V`: V is a TOML value, or, where it isn't one, a string."""
+    """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string."""
     key, equals, value = argument.partition("=")
     source = f"--set {argument}"
-    if not (key.strip() and equals):
+    if not (key.strip() and equals) or "\n" in key:
         raise ExperimentError([Problem("expected KEY=VALUE, as in --set loss.gamma=3", source)])
-    try:
-        return _parse(argument, source, Path.cwd(), plain=True)
-    except (ExperimentError, RecursionError):
-        return _parse(f"{key}= {json.dumps(value.strip())}", source, Path.cwd(), plain=True)
+    if "\n" not in value:
+        with contextlib.suppress(ExperimentError):
+            return _parse(argument, source, Path.cwd(), plain=True)
+    return _parse(f"{key}= {dump.value(value.strip())}", source, Path.cwd(), plain=True)
 
 
 def _parse(text: str, source: str, folder: Path, *, plain: bool = False) -> Draft:
@@ -140,6 +141,8 @@ def _parse(text: str, source: str, folder: Path, *, plain: bool = False) -> Draf
         raise ExperimentError([at.problem(error.msg, at_value=True)]) from None
     except RecursionError:
         raise ExperimentError([Problem("nested too deeply", source)]) from None
+    except ValueError:  # Python's own limit
+        raise ExperimentError([Problem("a number has too many digits", source)]) from None
     if plain:
         origins = {path: Origin(source, folder) for path in found}
     else:
@@ -149,58 +152,47 @@ def _parse(text: str, source: str, folder: Path, *, plain: bool = False) -> Draf
 
 def _merge(base: Draft, layer: Draft) -> None:
     """Lay one draft over another, in place."""
-    tables = {kind.table: kind for kind in KINDS.values()}
+    many = [kind.table for kind in KINDS.values() if kind.many]
     for key, value in layer.tree.items():
-        kind = tables.get(key)
-        if kind is None:
-            if isinstance(value, dict) and isinstance(base.tree.get(key), dict):
-                _overlay(base, layer, (key,))
-            else:
-                _replace(base, layer, (key,))
-        elif not kind.many:
-            _component(base, layer, (key,))
-        elif isinstance(value, dict) and isinstance(base.tree.get(key), (dict, list)):
-            _labelled(base, (key,))
-            base.origins.setdefault((key,), layer.origins[key,])
-            for label in value:
-                _component(base, layer, (key, label))
-        else:
-            _replace(base, layer, (key,))
+        if key in many and isinstance(value, dict):
+            _label(base, key)
+        _component(base, layer, (key,))
 
 
-def _labelled(draft: Draft, path: Keys) -> None:
+def labelled(items: Sequence[Any]) -> dict[str | int, Any]:
+    """Return the items of a list under their names; what has none of its own keeps its index."""
+    found: dict[str | int, Any] = {}
+    for index, item in enumerate(items):
+        name = item.get("use") if isinstance(item, dict) else item
+        found[name if isinstance(name, str) and name not in found else index] = item
+    return found
+
+
+def _label(draft: Draft, key: str) -> None:
     """Turn a list of names into the tables it stands for, so that tables can join it."""
-    value = _get(draft.tree, path)
+    value = draft.tree.get(key)
     if isinstance(value, list):
-        names = {item if isinstance(item, str) else str(i): item for i, item in enumerate(value)}
-        for index, name in enumerate(names):
-            draft.origins[*path, name] = draft.origins.pop((*path, index))
-        draft.tree[path[0]] = names  # type: ignore[index]
+        draft.tree[key] = labelled(value)
+        names: dict[str | int, str | int] = dict(enumerate(draft.tree[key]))
+        for path in [path for path in draft.origins if path[0] == key and len(path) > 1]:
+            draft.origins[key, names[path[1]], *path[2:]] = draft.origins.pop(path)
 
 
 def _component(base: Draft, layer: Draft, path: Keys) -> None:
+    """Lay a value over another: a table without `use` joins a name or a table, key by key."""
     value = _get(layer.tree, path)
     before = _get(base.tree, path)
-    if isinstance(value, dict) and "use" not in value and before is not None:
+    if isinstance(value, dict) and "use" not in value:
         if isinstance(before, str):
-            _put(base.tree, path, {"use": before})
+            before = {"use": before}
+            _put(base.tree, path, before)
             base.origins[*path, "use"] = base.origins[path]
-        if isinstance(_get(base.tree, path), dict):
-            _overlay(base, layer, path)
+        if isinstance(before, dict):
+            base.origins.setdefault(path, layer.origins[path])
+            for key in value:
+                _component(base, layer, (*path, key))
             return
     _replace(base, layer, path)
-
-
-def _overlay(base: Draft, layer: Draft, path: Keys) -> None:
-    """Lay a table over a table, key by key, deep; a nested component with `use` replaces."""
-    base.origins.setdefault(path, layer.origins[path])
-    for key, value in _get(layer.tree, path).items():
-        inner = (*path, key)
-        table = isinstance(value, dict) and "use" not in value
-        if table and isinstance(_get(base.tree, inner), dict):
-            _overlay(base, layer, inner)
-        else:
-            _replace(base, layer, inner)
 
 
 def _replace(base: Draft, layer: Draft, path: Keys) -> None:

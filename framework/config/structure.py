@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 import cattrs
 
-from framework.config.merge import Draft
+from framework.config.merge import Draft, labelled
 from framework.config.positions import Path as Keys
 from framework.errors import Problem, UserError, listing, nearest
 from framework.registry import KINDS, Offer, Registry
@@ -34,8 +35,8 @@ class _MismatchError(Exception):
         self.found = found
 
 
-def _mismatch(value: Any, expected: str) -> _MismatchError:
-    return _MismatchError(((), f"expected {expected}, found {_shown(value)}"))
+def _mismatch(value: Any, kind: Any, hint: str = "") -> _MismatchError:
+    return _MismatchError(((), f"expected {_expected(kind)}, found {_shown(value)}{hint}"))
 
 
 def _shown(value: Any) -> str:
@@ -46,6 +47,11 @@ def _shown(value: Any) -> str:
     if isinstance(value, (dict, list)):
         return _WORDS[type(value)]
     return str(value)
+
+
+def _words(error: Exception) -> str:
+    """Return the first line of what an error says, or its type if it says nothing."""
+    return str(error.args[0] if error.args else "").split("\n")[0] or type(error).__name__
 
 
 def _expected(kind: Any) -> str:
@@ -61,25 +67,28 @@ def _expected(kind: Any) -> str:
 
 
 def _strict(value: Any, kind: Any) -> Any:
-    exact = type(value) is kind or (kind is float and type(value) is int)
-    if not exact:
-        raise _mismatch(value, _expected(kind))
-    return float(value) if kind is float else value
+    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+        return float(value)
+    if type(value) is not kind:
+        raise _mismatch(value, kind)
+    return value
 
 
 def _literal(value: Any, kind: Any) -> Any:
     if any(value == choice and type(value) is type(choice) for choice in get_args(kind)):
         return value
-    hint = nearest(value, get_args(kind)) if isinstance(value, str) else ""
-    raise _mismatch(value, _expected(kind) + hint)
+    words = [choice for choice in get_args(kind) if isinstance(choice, str)]
+    raise _mismatch(value, kind, nearest(value, words) if isinstance(value, str) else "")
 
 
-def _converter(folder: Path) -> cattrs.Converter:
-    """Return a converter that coerces nothing; relative paths start from `folder`."""
-    converter = cattrs.Converter()
+def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
+    """Return a converter that coerces nothing; relative paths start from their writer's folder."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
 
     def path(value: Any, _: Any) -> Path:
-        return Path(folder, Path(_strict(value, str)).expanduser()).absolute()
+        if not isinstance(value, str):
+            raise _mismatch(value, Path)
+        return Path(draft.folder(at), Path(value).expanduser()).absolute()
 
     def union(value: Any, kind: Any) -> Any:
         members = get_args(kind)
@@ -90,10 +99,15 @@ def _converter(folder: Path) -> cattrs.Converter:
                 return converter.structure(value, member)
             except _MismatchError:
                 continue
-        raise _mismatch(value, _expected(kind))
+        raise _mismatch(value, kind)
 
     def items(value: Any, kind: Any) -> Any:
-        return _items(converter, value, kind)
+        def item(key: Any, value: Any, kind: Any) -> Any:
+            # items of a list have one writer, those of a table may have many
+            fresh = isinstance(key, str)
+            return (_converter(draft, (*at, key)) if fresh else converter).structure(value, kind)
+
+        return _items(item, value, kind)
 
     for simple in (bool, int, float, str):
         converter.register_structure_hook(simple, _strict)
@@ -112,17 +126,17 @@ def _shaped(*origins: Any) -> Callable[[Any], bool]:
     return test
 
 
-def _items(converter: cattrs.Converter, value: Any, kind: Any) -> Any:
+def _items(structure: Callable[[Any, Any, Any], Any], value: Any, kind: Any) -> Any:
     """Structure a list or a table item by item; every wrong item is told, at its place."""
     shape: Any = get_origin(kind) or kind
     if not isinstance(value, shape):
-        raise _mismatch(value, _expected(kind))
+        raise _mismatch(value, kind)
     member = get_args(kind)[-1] if get_args(kind) else Any
     made: dict[Any, Any] = {}
     wrong: list[tuple[Keys, str]] = []
     for key, item in enumerate(value) if shape is list else value.items():
         try:
-            made[key] = item if member is Any else converter.structure(item, member)
+            made[key] = item if member is Any else structure(key, item, member)
         except _MismatchError as error:
             wrong += [((key, *inner), message) for inner, message in error.found]
     if wrong:
@@ -174,7 +188,8 @@ class Structurer:
         except UserError as error:
             self.fail(at if at in self.draft.origins else path, str(error))
             return None
-        options = self.options(cls, table, path, f"{kind} '{name}'")
+        source = f" of {offer.distribution} {offer.version}"
+        options = self.options(cls, table, path, f"{kind} '{name}'", source)
         if options is None:
             return None
         part = Part(kind, name, offer, options)
@@ -184,30 +199,39 @@ class Structurer:
     def components(self, kind: str, value: Any, path: Keys) -> dict[str, Part]:
         """Structure a list of names, or tables under labels (`false` drops one)."""
         if isinstance(value, list) and KINDS[kind].listed:
-            entries: dict[str, tuple[Any, Keys]] = {}
-            for index, item in enumerate(value):
-                name = item if isinstance(item, str) else f"{kind}{index}"
-                if name in entries:
-                    self.fail((*path, index), f"'{name}' stands twice; give tables with labels")
-                entries[name] = (item, (*path, index))
+            entries = dict(enumerate(labelled(value).items()))
         elif isinstance(value, dict):
-            entries = {label: (item, (*path, label)) for label, item in value.items()}
+            entries = {label: (label, item) for label, item in value.items()}
         else:
             wanted = "a list of names, or tables" if KINDS[kind].listed else "tables"
             self.fail(path, f"expected {wanted} with labels, found {_shown(value)}")
             return {}
-        made = {
-            label: self.component(kind, item, at, label)
-            for label, (item, at) in entries.items()
-            if item is not False
-        }
-        return {label: part for label, part in made.items() if part is not None}
+        made: dict[str, Part] = {}
+        for at, (label, item) in entries.items():
+            name = item.get("use") if isinstance(item, dict) else item
+            if isinstance(label, str):
+                part = item is not False and self.component(kind, item, (*path, at), label)
+                made |= {label: part} if part else {}
+            elif isinstance(name, str):
+                self.fail((*path, at), f"'{name}' stands twice; give tables with labels")
+            else:
+                self.component(kind, item, (*path, at))
+        return made
 
-    def options(self, cls: type[Any], table: Mapping[str, Any], path: Keys, owner: str) -> Any:
-        """Structure one options class field by field, so that each mistake is found at once."""
+    def options(
+        self, cls: type[Any], table: Mapping[str, Any], path: Keys, owner: str, source: str = ""
+    ) -> Any:
+        """Structure one options class field by field, so that each mistake is found at once.
+
+        What is the class's own fault is told with its `source`, too.
+        """
         before = len(self.problems)
-        fields = {field.name: field for field in attrs.fields(cls)}
-        hints = get_type_hints(cls)
+        try:
+            attrs.resolve_types(cls, include_extras=False)
+        except NameError as error:  # a name that is imported under TYPE_CHECKING only
+            self.fail(path, f"{owner}{source}: the types of its options: {error}")
+            return None
+        fields = {field.name: field for field in attrs.fields(cls) if field.init}
         for key in table:
             if key not in fields:
                 hint = nearest(key, fields) or f"; its options are {listing(fields)}"
@@ -215,17 +239,19 @@ class Structurer:
         values = {}
         for name, field in fields.items():
             if name in table:
-                values[name] = self._field(field, hints[name], table[name], (*path, name))
+                at = (*path, name)
+                values[field.alias] = self._field(field, table[name], at, owner + source)
             elif field.default is attrs.NOTHING:
-                self.fail(path, f"{owner} needs the option '{name}' ({field.metadata['help']})")
+                about = f" ({field.metadata['help']})" if field.metadata.get("help") else ""
+                self.fail(path, f"{owner} needs the option '{name}'{about}")
             elif field.metadata.get("kind"):
-                values[name] = self._default(field)
+                values[field.alias] = self._default(field)
         if len(self.problems) > before:
             return None
         try:
             return cls(**values)
         except (ValueError, TypeError) as error:
-            self.fail(path, f"{owner}: {error.args[0] if error.args else error}")
+            self.fail(path, f"{owner}: {_words(error)}")
             return None
 
     def _default(self, field: attrs.Attribute[Any]) -> Any:
@@ -241,14 +267,18 @@ class Structurer:
         part = self.component(kind, value, path)
         return part.options if part else None
 
-    def _field(self, field: attrs.Attribute[Any], kind: Any, value: Any, path: Keys) -> Any:
+    def _field(self, field: attrs.Attribute[Any], value: Any, path: Keys, owner: str) -> Any:
         if field.metadata.get("kind"):
             return self._nested(field.metadata["kind"], value, path)
         try:
-            value = _converter(self.draft.folder(path)).structure(value, kind)
+            value = _converter(self.draft, path).structure(value, field.type or Any)
         except _MismatchError as error:
             for inner, message in error.found:
                 self.fail((*path, *inner), f"'{field.name}': {message}")
+            return None
+        except Exception as error:  # noqa: BLE001 - a type that the core has no rule for
+            reason = f"can't be read as {field.type}: {_words(error)}"
+            self.fail(path, f"{owner}: '{field.name}' {reason}")
             return None
         if field.validator is not None:
             try:
@@ -256,5 +286,5 @@ class Structurer:
             except AttributeError:
                 pass  # it compares options with each other: checked again once all are known
             except (ValueError, TypeError) as error:
-                self.fail(path, str(error.args[0]))
+                self.fail(path, _words(error))
         return value

@@ -11,7 +11,12 @@ import attrs
 
 from framework.errors import UserError
 from plugins.datasets._records import Columns
-from plugins.datasets._tables import Row, rows, shown
+from plugins.datasets._tables import Row, rows, shown, textual
+
+_MANY = 20
+"""Rows from which on a label that hardly repeats is taken for something else."""
+_GROUPS = 100
+"""Values of metadata up to which they are listed as groups."""
 
 
 @attrs.define
@@ -48,7 +53,7 @@ class Labelled:
             for row in rows(file, needed, texts=self.texts.values()):
                 self._take(row, split)
                 values.append(row.choice(self.label, choices) if choices else row.text(self.label))
-            known = known or ordered(values)
+            known = known or self._found(values, file)
             if len(known) == 1:
                 raise UserError(
                     f"{file}: column '{self.label}' holds one label only, {shown(*known)}; "
@@ -56,6 +61,20 @@ class Labelled:
                 )
         index = {label: at for at, label in enumerate(known)}
         self.columns.labels.extend(index[value] for value in values)
+        return known
+
+    def _found(self, values: list[str], file: Path) -> list[str]:
+        """Return the labels of train; `UserError` for a column of texts, which is none of labels.
+
+        Labels are written into every record of a run, and texts must not be.
+        """
+        known = ordered(values)
+        many = len(values) >= _MANY and len(known) > len(values) / 2
+        if many or any(map(textual, known)):
+            raise UserError(
+                f"{file}: column '{self.label}' holds {len(known)} different values in"
+                f" {len(values)} rows, or texts: name the column of the labels"
+            )
         return known
 
     def _take(self, row: Row, split: str) -> None:
@@ -98,3 +117,9 @@ def ordered(values: Iterable[str]) -> list[str]:
     except ValueError:
         return different
     return sorted(different, key=float) if all(map(math.isfinite, numbers)) else different
+
+
+def few(values: Iterable[str]) -> bool:
+    """Return whether values name groups, rather than being anything of a record's own."""
+    different = set(values)
+    return len(different) <= _GROUPS and not any(map(textual, different))

@@ -8,13 +8,14 @@ import json
 import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
 
 from framework.errors import UserError, listing
 
 KINDS = (".csv", ".tsv", ".jsonl", ".csv.gz", ".tsv.gz", ".jsonl.gz", ".parquet")
-_LONG, _WORDS = 40, 3
+_LONG, _WORDS, _LISTED = 40, 3, 10
 """Characters and blanks from which on a value may be a text."""
 _BOM = b"\xef\xbb\xbf"
 
@@ -51,16 +52,19 @@ class Row(NamedTuple):
         """Return a cell that must be one of the known values; `UserError` when it isn't."""
         cell = self.cells[column]
         if cell not in known:
-            self.place.fail(f"found {shown(cell)}, expected one of {listing(known)}", column)
+            some = ", ".join(map(shown, islice(known, _LISTED))) + ", …" * (len(known) > _LISTED)
+            self.place.fail(f"found {shown(cell)}, expected one of {some}", column)
         return cell
 
 
 def shown(value: str) -> str:
     """Quote a label, an id or a name; only describe what may be a record's text."""
-    # Where columns are shifted or the header is missing, the text of a record stands there.
-    if len(value) > _LONG or value.count(" ") >= _WORDS:
-        return f"a text of {len(value)} characters"
-    return repr(value)
+    return f"a text of {len(value)} characters" if textual(value) else repr(value)
+
+
+def textual(value: str) -> bool:
+    """Return whether a cell may be a record's text, as where columns are shifted or unnamed."""
+    return len(value) > _LONG or value.count(" ") >= _WORDS
 
 
 def existing(*files: Path) -> Path:

@@ -40,14 +40,13 @@ class Redsm5:
         "", help="manifest of post ids that pins the split; a plain name lies in root; empty: none"
     )
 
+    def check(self) -> None:
+        """Raise `UserError` for a file that isn't there."""
+        self._files()
+
     def build(self, seed: int) -> Corpus:
         """Read and split; `UserError` names file, row and column of what is wrong."""
-        posts = self._file("redsm5_posts")
-        annotations = self._file("redsm5_annotations")
-        criteria = located(self.criteria, self.root, "criteria")
-        misspelt = [criteria.with_name(MISSPELT)] if criteria.name == SPELT else []
-        criteria = existing(criteria, *misspelt)
-        manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
+        posts, annotations, criteria, *manifest = self._files()
         texts = read_criteria(criteria)
         known = read_posts(posts)
         columns = read_annotations(annotations, known, criteria, texts)
@@ -89,6 +88,13 @@ class Redsm5:
             for row in found
             for symptom in [row.choice("DSM5_symptom", SYMPTOMS)]
         )
+
+    def _files(self) -> list[Path]:
+        posts, annotations = self._file("redsm5_posts"), self._file("redsm5_annotations")
+        criteria = located(self.criteria, self.root, "criteria")
+        misspelt = [criteria.with_name(MISSPELT)] if criteria.name == SPELT else []
+        manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
+        return [posts, annotations, existing(criteria, *misspelt), *manifest]
 
     def _file(self, stem: str) -> Path:
         # The second name is that of the sample which the authors published.

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from framework.protocols import Info, Record, option
-from plugins.datasets._labelled import Labelled, names, ordered
+from plugins.datasets._labelled import Labelled, few, names, ordered
 from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, rows
@@ -32,7 +32,9 @@ class Text:
     label: str = option("label", help="column of the label; numbers count as they are written")
     id: str = option("", help="column of unique ids; empty: file and row")
     group: str = option("", help="column of what must not be torn apart; empty: nothing")
-    meta: list[str] = option([], help="columns to carry along as metadata")
+    meta: list[str] = option(
+        [], help="columns to carry along as metadata; a few short values: groups"
+    )
     labels: list[str] = option(
         [], help="the labels in order; empty: those of train, sorted", validator=names
     )
@@ -43,14 +45,13 @@ class Text:
     )
     splits: Path | str = option("", help="manifest of ids (of groups) per split; pins the cut")
 
+    def check(self) -> None:
+        """Raise `UserError` for a file that isn't there."""
+        self._files()
+
     def build(self, seed: int) -> Corpus:
         """Read and split; `UserError` names file, row and column of what is wrong."""
-        files = {
-            split: existing(located(file, self.root, split))
-            for split, file in zip(SPLITS, (self.train, self.val, self.test), strict=True)
-            if file or split == "train"
-        }
-        manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
+        files, manifest = self._files()
         shares_of = dict(zip(SPLITS, self.ratios, strict=False))
         cuts = {s: share for s, share in shares_of.items() if s == "train" or s not in files}
         ratios = {split: share / sum(cuts.values()) for split, share in cuts.items()}
@@ -65,7 +66,7 @@ class Text:
             sides = given(manifest[0], groups, ratios, dict.fromkeys(groups, "") | fixed)
         else:
             sides = cut(groups, [columns.labels[:first]], ratios, seed, files["train"])
-        meta = {key: ordered(values) for key, values in columns.meta.items()}
+        meta = {key: ordered(values) for key, values in columns.meta.items() if few(values)}
         return corpus(columns, [*sides, *bound], [*files.values(), *manifest], labels, meta=meta)
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
@@ -82,6 +83,15 @@ class Text:
             }
             for row in rows(file, [*self._texts().values()], optional, self._texts().values())
         )
+
+    def _files(self) -> tuple[dict[str, Path], list[Path]]:
+        files = {
+            split: existing(located(file, self.root, split))
+            for split, file in zip(SPLITS, (self.train, self.val, self.test), strict=True)
+            if file or split == "train"
+        }
+        manifest = [existing(located(self.splits, self.root, "splits"))] if self.splits else []
+        return files, manifest
 
     def _texts(self) -> dict[str, str]:
         both = {"text": self.text, "text_pair": self.text_pair}

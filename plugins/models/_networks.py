@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import json
 import logging
 import re
 import sys
@@ -43,6 +44,14 @@ def stored(source: Path, changes: Mapping[str, Any]) -> tuple[Any, Any]:
     if tokenizer.pad_token_id is None or len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise UserError(f"{source}: no tokenizer is here, or it has no padding token")
     return _config(found | changes), tokenizer
+
+
+def check_labels(assets: Path, labels: Sequence[str]) -> None:
+    """Refuse a trained head for labels other than those it was trained on, in their order."""
+    known = json.loads((assets / "config.json").read_text(encoding="utf-8"))["id2label"]
+    trained = [known[key] for key in sorted(known, key=int)]
+    if trained != list(labels):
+        raise UserError(f"{assets}: trained on the labels {trained}, and the data has {labels}")
 
 
 def from_nothing(given: Mapping[str, Any], records: Any) -> tuple[Any, Any]:
@@ -109,7 +118,7 @@ def check_used(given: Mapping[str, Any], net: Any) -> None:
     known = {"model_type", *kind.attribute_map, *(k for k in vars(kind()) if k[0] != "_")}
     source = inspect.getsource(sys.modules[type(net).__module__])
     for key in given:
-        if key not in known and not re.search(rf"\b{re.escape(key)}\b", source):
+        if key not in known and not re.search(rf"config(?:\.|,\s*['\"]){re.escape(key)}\b", source):
             hint = nearest(key, known)
             raise UserError(f"model.config: '{kind.model_type}' has no '{key}'{hint}")
 

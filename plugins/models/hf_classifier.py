@@ -68,6 +68,7 @@ class HfClassifier:
         names = dict(zip(_LABELS, (len(labels), dict(enumerate(labels)), indices), strict=True))
         source = None
         if assets is not None:
+            _networks.check_labels(assets, labels)
             config, tokenizer = _networks.stored(assets, names)
         elif self.pretrained:
             source = _pretrained.locate(self.pretrained, self.revision, self.sha256)

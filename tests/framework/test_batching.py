@@ -134,7 +134,6 @@ def test_every_record_comes_early_and_late(spread: str) -> None:
     assert abs(means - 19.5).max() < 5 * error
 
 
-# BUG: the short step takes the end of the last sorted window, which holds its longest records
 def test_a_short_last_step_takes_anybody() -> None:
     """A record is in the short last step as often as any other, whatever its length.
 
@@ -147,7 +146,6 @@ def test_a_short_last_step_takes_anybody() -> None:
     assert abs(last - share).max() < 5 * np.sqrt(share * (1 - share) / EPOCHS)
 
 
-# BUG: a split of at most 16 batches is one window, sorted alike in every epoch
 def test_batches_of_a_small_split_are_mixed_anew() -> None:
     """The company that a record keeps differs from epoch to epoch, in a small split too."""
     lengths = list(range(1, 8 * WINDOW + 1))
@@ -211,7 +209,6 @@ def test_workers_change_nothing(workers: int) -> None:
     assert shown(list(helped.whole())) == shown(list(alone.whole()))
 
 
-# BUG: the loader's `default_convert` makes tensors of arrays and scalars, and lists of tuples
 def test_workers_convert_nothing() -> None:
     """What a batch holds besides tensors comes out of a worker as it went in."""
     assert shown(list(feed(Odd(), 1).epoch(0))) == shown(list(feed(Odd()).epoch(0)))

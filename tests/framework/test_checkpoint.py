@@ -272,7 +272,6 @@ def test_a_folder_without_a_manifest_is_no_checkpoint(written: Path, tmp_path: P
     assert _damaged(tmp_path / "none") == f"{tmp_path / 'none'}: {expected}"
 
 
-# BUG: a damaged manifest ends in a traceback of json, of the codec or of a missing key
 @pytest.mark.parametrize("damage", ["empty", "cut", "key", "bytes", "list", "number"])
 def test_a_damaged_manifest_is_found(written: Path, damage: str) -> None:
     """A manifest that is itself damaged is a damaged checkpoint like another."""
@@ -311,7 +310,6 @@ def test_any_flipped_byte_of_the_manifest_is_found(
         if json.loads(content) == said:
             checkpoint.verify(folder)
             return
-    # BUG: as above; a flipped quote, brace or name raises whatever json or dict does
     assert str(folder) in _damaged(folder)
 
 
@@ -436,7 +434,6 @@ print([path.name for path in (folder / "checkpoints").iterdir() if path.name[0] 
 """
 
 
-# BUG: safetensors and torch.save word a disk's refusal as errors of their own, not as OSError
 @pytest.mark.parametrize("large", ["weights", "optimizer"])
 def test_a_disk_that_is_full_is_a_run_error(tmp_path: Path, large: str) -> None:
     """A file that can't be written to its end ends the run in one line, with no checkpoint left.

@@ -329,9 +329,10 @@ def _folders(root: Path) -> dict[str, Any]:
     return {
         "missing": "there is no run folder here; 'runs/NAME/TIME' is one",
         "file": "there is no run folder here; 'runs/NAME/TIME' is one",
-        "empty": "neither a run folder nor a model: no model.safetensors in it",
-        "unfinished": "this run has no checkpoint yet",
-        "unsealed": "no checkpoint is here, or it was never finished",
+        "empty": "neither a run folder nor a model:"
+        " 'model.safetensors', 'info.json', 'experiment.toml' not in it",
+        "unfinished": "this run has no whole checkpoint to load",
+        "unsealed": "this run has no whole checkpoint to load",
     }
 
 
@@ -344,8 +345,7 @@ def test_a_folder_that_is_no_run(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
         finished(name, tmp_path)
-    place = f"{name}/checkpoints/last" if name == "unsealed" else name
-    assert str(caught.value) == f"{place}: {message}"
+    assert str(caught.value) == f"{name}: {message}"
 
 
 @pytest.mark.parametrize("words", [["evaluate", "folder"], ["predict", "folder", "new.csv"]])
@@ -353,7 +353,7 @@ def test_commands_on_a_folder_that_is_no_run(tmp_path: Path, words: list[str]) -
     """`evaluate` and `predict` on a folder that is no run say so, exit 2 and write nothing."""
     (tmp_path / "folder" / "checkpoints").mkdir(parents=True)
     (tmp_path / "new.csv").write_text("text\nhello\n")
-    assert refused(*words, cwd=tmp_path) == "folder: this run has no checkpoint yet\n"
+    assert refused(*words, cwd=tmp_path) == "folder: this run has no whole checkpoint to load\n"
 
 
 def test_an_address_that_nobody_fetches(tmp_path: Path) -> None:

@@ -316,12 +316,17 @@ class BrokenSink(Broken):
 
 
 def test_a_failure_ends_the_run_under_its_owners_name() -> None:
-    """An exception in a callback becomes an error that names label, class, hook and reason."""
+    """An exception in a callback becomes an error that names label, class, hook, type and place.
+
+    Its own words stay out: they may quote a record.
+    """
     call = Hooks({"first": made("x"), "mine": Broken()}).call
     with pytest.raises(RunError) as caught:
         call.step_end(state=STATE, window=[])
-    assert str(caught.value) == (
-        f"callback 'mine' ({__name__}.Broken) failed in step_end: ZeroDivisionError: no"
+    assert re.fullmatch(
+        rf"callback 'mine' \({__name__}\.Broken\) failed in step_end:"
+        r" ZeroDivisionError at test_hooks\.py:\d+",
+        str(caught.value),
     )
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
@@ -348,16 +353,14 @@ def test_a_sinks_failure_is_told_once(
     for _ in range(3):
         registered.call.step_end(state=STATE, window=[])
     assert calls == ["a", "b"] * 3
-    assert [record.getMessage() for record in caplog.records] == [
-        (
-            f"callback 'sink' ({__name__}.BrokenSink) failed; the run goes on without it:"
-            " ZeroDivisionError: no"
-        )
-    ]
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith(
+        f"callback 'sink' ({__name__}.BrokenSink) failed; the run goes on without it:"
+        " ZeroDivisionError at test_hooks.py:"
+    )
     assert registered.broken == {"sink"}
 
 
-# BUG: the design says that a sink's failures never end a run; these two kinds do
 @pytest.mark.parametrize("error", [RunError("disk full"), UserError("not so")])
 def test_no_failure_of_a_sink_ends_a_run(error: Exception) -> None:
     """A sink's error is told once, whatever its class."""
@@ -371,7 +374,7 @@ def test_no_failure_of_a_sink_ends_a_run(error: Exception) -> None:
 def test_an_interrupt_is_no_failure_of_a_sink() -> None:
     """Ctrl-C inside a sink reaches the run."""
     live = BrokenSink()
-    live.error = KeyboardInterrupt()  # type: ignore[assignment]
+    live.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
         Hooks({"mine": live}).call.step_end(state=STATE, window=[])
 

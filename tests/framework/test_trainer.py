@@ -174,8 +174,6 @@ def test_validation_is_due(tmp_path: Path, settings: Any, expected: list[int]) -
     assert found == expected
 
 
-# BUG: with `eval_every` the last steps are never looked at nor saved; where it is more than all
-# the steps, a completed run has no checkpoint to evaluate
 def test_the_end_of_training_is_validated(tmp_path: Path) -> None:
     """Training ends with a validation, also where `eval_every` doesn't divide its steps."""
     _, recorder = fitted(tmp_path, eval_every=4)
@@ -340,7 +338,6 @@ def test_an_interrupt_saves_and_leaves(tmp_path: Path, hook: str, step: int) -> 
     ]
 
 
-# BUG: a signal that comes between steps (while an epoch's end is told) saves nothing
 def test_an_interrupt_between_epochs_saves_too(tmp_path: Path) -> None:
     """An interrupted run saves `last`, at whatever moment the signal comes."""
     stop = At("epoch_end", 3, lambda state: state.stop("received SIGINT", "interrupted"))
@@ -348,7 +345,6 @@ def test_an_interrupt_between_epochs_saves_too(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoints" / "last").readlink() == Path("step-3")
 
 
-# BUG: requests are met after steps alone: this one an epoch's step late, at the end never
 @pytest.mark.parametrize("step", [3, 6])
 def test_a_request_to_save_at_an_epochs_end_is_met(tmp_path: Path, step: int) -> None:
     """A checkpoint that `epoch_end` asks for is one of that step."""
@@ -498,7 +494,6 @@ def test_skipped_steps_dont_move_the_schedule(tmp_path: Path) -> None:
     assert state.items == 40
 
 
-# BUG: `grad_norm` is a mean with the infinite norms of skipped steps in it, so all of it is lost
 def test_skipped_steps_dont_spoil_the_logged_norm(tmp_path: Path) -> None:
     """A logged norm is one of the steps that were taken."""
     precision = amp(torch.float16)

@@ -329,6 +329,17 @@ def test_a_requirement_that_isnt_met_is_told(requirement: str, message: str) -> 
     assert str(problem).split("\n")[0] == f"x.toml:4:22: {message}"
 
 
+def test_a_pre_release_meets_a_requirement(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is installed counts by its number, be it a release or not."""
+    info = here / "early_parts-2.0rc1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: early-parts\nVersion: 2.0rc1\n")
+    monkeypatch.syspath_prepend(str(here))
+    assert loaded('requires = ["early-parts>=1.5"]').requires == ["early-parts>=1.5"]
+    with pytest.raises(ExperimentError, match=r"'early-parts>=2' is required and 2\.0rc1 is"):
+        loaded('requires = ["early-parts>=2"]')
+
+
 def test_requirements_must_be_a_list() -> None:
     """`requires` is a list, one item a distribution."""
     with pytest.raises(ExperimentError) as caught:

@@ -101,6 +101,43 @@ class Bounds:
         """Nothing."""
 
 
+@attrs.frozen
+class Foreign:
+    """Options as somebody writes them who hasn't read of `option`."""
+
+    width: int
+    pair: tuple[int, ...] = ()
+    many: Sequence[int] = ()
+    inner: Leaf = attrs.field(factory=Leaf)
+
+    def build(self, _: Any) -> None:
+        """Nothing."""
+
+
+def _silent(*_: object) -> None:
+    raise ValueError
+
+
+@attrs.frozen
+class Silent:
+    """A validator that says nothing."""
+
+    width: int = attrs.field(default=0, validator=_silent)
+
+    def build(self, _: Any) -> None:
+        """Nothing."""
+
+
+@attrs.frozen
+class Unresolved:
+    """An annotation that can't be read at run time, as one under TYPE_CHECKING."""
+
+    width: "Nowhere" = 0  # noqa: F821, UP037
+
+    def build(self, _: Any) -> None:
+        """Nothing."""
+
+
 CLASSES = {"everything": Everything, "leaf": Leaf, "needy": Needy, "bounds": Bounds}
 OFFERS = tuple(
     Offer(kind, name, "tests", "1", EntryPoint(name, f"{__name__}:{cls.__name__}", ""))
@@ -625,3 +662,25 @@ def test_a_table_without_use_in_a_list_is_told() -> None:
     """A table in a list has no label to take its name from, and must say `use`."""
     (problem,) = told("loss = 'leaf'\nmetrics = [{ low = 1.0 }]")
     assert problem.split("\n")[0] == 'x.toml:4:12: metric: no plugin is named; write use = "…"'
+
+
+# BUG: each of these is a traceback (or, the last, silence) for a mistake in a file or a plugin
+@pytest.mark.parametrize(
+    ("cls", "table"),
+    [
+        (Foreign, {}),
+        (Foreign, {"width": 1, "pair": [1, "x"]}),
+        (Foreign, {"width": 1, "pair": "ab"}),
+        (Foreign, {"width": 1, "many": 3}),
+        (Foreign, {"width": 1, "inner": {"low": "x"}}),
+        (Foreign, {"width": 1, "inner": {"lwo": 1.0}}),
+        (Silent, {"width": 1}),
+        (Unresolved, {"width": 1}),
+    ],
+)
+def test_any_attrs_class_is_read_strictly(cls: Any, table: dict[str, Any]) -> None:
+    """Options of types that the core has no rule for are told as mistakes, never a traceback."""
+    structurer = Structurer(Draft({}, {}), REGISTRY)
+    assert structurer.options(cls, table, ("loss",), "loss 'foreign'") is None
+    assert structurer.problems
+    assert all("\n" not in problem.message for problem in structurer.problems)
