@@ -101,9 +101,11 @@ def trainer(
     hooks: Hooks,
     folder: Path,
     rows: Callable[[str], AbstractContextManager[Sink]],
+    *,
     assets: Path | None = None,
+    only: str | None = None,
 ) -> Trainer:
-    """Build everything that trains; nothing is written."""
+    """Build everything that trains, or evaluates the split `only`; nothing is written."""
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
     loss = experiment.loss.options.build(info)
@@ -122,19 +124,22 @@ def trainer(
             workers=training.workers,
         )
         for split in splits.keys()  # noqa: SIM118
+        if only in {None, split}
     }
     optimizer = experiment.optimizer.options.build(model.labelled())
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
-    total = training.steps or training.epochs * feeds["train"].steps
+    items = len(splits["train"])
+    steps = math.ceil(items / training.batch_size)
+    total = training.steps or training.epochs * steps
     state = State(
         folder=folder,
         name=experiment.name,
         model=model,
-        epochs=math.ceil(total / feeds["train"].steps),
-        steps_per_epoch=feeds["train"].steps,
+        epochs=math.ceil(total / steps),
+        steps_per_epoch=steps,
         total_steps=total,
-        items_per_epoch=len(feeds["train"].features),
+        items_per_epoch=items,
     )
     return Trainer(
         state=state,

@@ -67,6 +67,8 @@ class Offer:
         owner = f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
         try:
             cls = self.entry.load()
+            if attrs.has(cls):
+                attrs.resolve_types(cls, include_extras=False)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(f"{owner} can't be imported ({self.entry.value}): {reason}") from error

@@ -150,7 +150,13 @@ def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float
             " differ, and so may its splits; give it the run's data, or use predict"
         )
     trainer = build.trainer(
-        done.experiment, splits, Hooks({}), Path(), lambda _: tables.writer(Path()), done.assets
+        done.experiment,
+        splits,
+        Hooks({}),
+        done.assets,
+        lambda _: tables.writer(done.assets),
+        assets=done.assets,
+        only=split,
     )
     weights = done.assets / "model.safetensors"
     checkpoint.load_weights(trainer.state.model.module, weights)

@@ -38,22 +38,19 @@ def writer(file: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]
             file.parent.mkdir(parents=True, exist_ok=True)
             stream = part.open("w", encoding="utf-8", newline="")
 
+        @_told(file)
         def take(rows: Sequence[Mapping[str, Any]]) -> None:
-            with _told(file):
-                for row in rows:
-                    cells = {key: cell(value) for key, value in row.items()}
-                    # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
-                    bare = any("\r" in str(value) for value in cells.values())
-                    out = csv.DictWriter(
-                        stream,
-                        columns or list(row),
-                        lineterminator="\n",
-                        quoting=csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL,
-                    )
-                    if not columns:
-                        columns.extend(row)
-                        out.writeheader()
-                    out.writerow(cells)
+            for row in rows:
+                cells = {key: cell(value) for key, value in row.items()}
+                # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
+                bare = any("\r" in str(value) for value in cells.values())
+                quoting: Any = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+                names = columns or list(row)
+                out = csv.DictWriter(stream, names, lineterminator="\n", quoting=quoting)
+                if not columns:
+                    columns.extend(row)
+                    out.writeheader()
+                out.writerow(cells)
 
         with stream:
             yield take

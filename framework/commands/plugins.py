@@ -56,11 +56,6 @@ def execute(options: argparse.Namespace) -> int:
 def _one(registry: Registry, kind: str, name: str, *, as_json: bool) -> int:
     offer = registry.find(kind, name)
     cls = offer.load()
-    owner = f"{kind} '{offer.name}' of {offer.distribution} {offer.version}"
-    try:
-        attrs.resolve_types(cls, include_extras=False)
-    except NameError as error:
-        raise UserError(f"{owner}: the types of its options: {error}") from None
     fields = [
         {
             "name": field.name,
@@ -74,7 +69,7 @@ def _one(registry: Registry, kind: str, name: str, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"kind": kind, "name": name, "options": fields}, indent=1))
         return 0
-    print(owner)
+    print(f"{kind} '{offer.name}' of {offer.distribution} {offer.version}")
     print(inspect.getdoc(cls) or "")
     print(f"defined in {inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}")
     for field in fields:

@@ -60,7 +60,7 @@ def document(tree: Mapping[str, Any]) -> str:
 def _table(header: str, table: Mapping[str, Any], *, nested: bool) -> list[str]:
     inner = {k: v for k, v in table.items() if nested and isinstance(v, Mapping)}
     plain = {k: v for k, v in table.items() if k not in inner and v is not None}
-    lines = ["", f"[{header}]"] if plain or not inner else []
-    lines += [f"{key(k)} = {value(v)}" for k, v in plain.items()]
+    pairs = [f"{key(k)} = {value(v)}" for k, v in plain.items()]
+    lines = ["", f"[{header}]", *pairs] if pairs or not inner else []
     tables = (_table(f"{header}.{key(k)}", v, nested=False) for k, v in inner.items())
     return [*lines, *itertools.chain(*tables)]

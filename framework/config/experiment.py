@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs.validators import ge, lt, matches_re
 from packaging.requirements import InvalidRequirement, Requirement
 
 from framework.config import dump, merge
@@ -49,9 +50,8 @@ class Experiment:
         tree["trainer"] = attrs.asdict(self.trainer)
         for kind in KINDS.values():
             if kind.table and kind.many:
-                given = self.draft.tree.get(kind.table)
-                labels = given if isinstance(given, dict) else {}
-                dropped = {label: False for label, item in labels.items() if item is False}
+                given = self.draft.tree.get(kind.table, ())
+                dropped = {k: False for k in given if isinstance(given, dict) and given[k] is False}
                 parts = getattr(self, kind.table).items()
                 tree[kind.table] = dropped | {k: self._plain(part.options) for k, part in parts}
         return tree
@@ -77,13 +77,9 @@ class _Head:
     """The keys of an experiment that are no component."""
 
     name: str = option(
-        help="names the folder of its runs",
-        validator=attrs.validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*"),
+        help="names the folder of its runs", validator=matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     )
-    seed: int = option(
-        help="of splits, weights, order and dropout",
-        validator=[attrs.validators.ge(0), attrs.validators.lt(2**63)],
-    )
+    seed: int = option(help="of splits, weights, order and dropout", validator=[ge(0), lt(2**63)])
     requires: list[str] = option([], help="distributions it needs, as 'name>=1.2'")
 
 
@@ -111,8 +107,8 @@ def load(
     for kind in KINDS.values():
         if kind.table:
             found[kind.table] = _parts(structurer, kind)
-        if inputs and kind.name == "dataset":
-            _check(structurer, found["dataset"])
+        if inputs and kind.name == "dataset" and found["dataset"]:
+            _check(structurer, found["dataset"].options)
     trainer = draft.tree.get("trainer")
     if isinstance(trainer, dict):
         found["trainer"] = structurer.options(Training, trainer, ("trainer",), "trainer")
@@ -120,14 +116,7 @@ def load(
         structurer.fail(("trainer",), "'trainer' must be a table")
     if structurer.problems:
         raise ExperimentError(structurer.problems)
-    return Experiment(
-        name=head.name,
-        seed=head.seed,
-        requires=head.requires,
-        used=structurer.used,
-        draft=draft,
-        **found,
-    )
+    return Experiment(**attrs.asdict(head), used=structurer.used, draft=draft, **found)
 
 
 def _parts(structurer: Structurer, kind: Kind) -> Any:
@@ -142,17 +131,13 @@ def _parts(structurer: Structurer, kind: Kind) -> Any:
     return None
 
 
-def _check(structurer: Structurer, dataset: Part | None) -> None:
+def _check(structurer: Structurer, dataset: Any) -> None:
     """Let the dataset look for its input files; a failure ends the loading."""
-    check = getattr(dataset.options, "check", None) if dataset else None
     try:
-        if callable(check):
-            check()
+        getattr(dataset, "check", lambda: None)()
     except UserError as error:
-        problem = structurer.draft.problem(("dataset",), str(error))
-        # the message names the file that is missing: the line of the dataset adds nothing
-        found = [*structurer.problems, attrs.evolve(problem, excerpt="")]
-        raise ExperimentError(found) from None
+        structurer.fail(("dataset",), str(error))
+        raise ExperimentError(structurer.problems) from None
 
 
 def _requirements(structurer: Structurer, requires: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import types
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -67,9 +66,9 @@ def _expected(kind: Any) -> str:
 
 
 def _strict(value: Any, kind: Any) -> Any:
-    if kind is float and type(value) is int and abs(value) <= sys.float_info.max:
+    if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
-    if type(value) is not kind:
+    if type(value) is not (str if kind is Path else kind):
         raise _mismatch(value, kind)
     return value
 
@@ -86,9 +85,7 @@ def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True)
 
     def path(value: Any, _: Any) -> Path:
-        if not isinstance(value, str):
-            raise _mismatch(value, Path)
-        return Path(draft.folder(at), Path(value).expanduser()).absolute()
+        return Path(draft.folder(at), Path(_strict(value, Path)).expanduser()).absolute()
 
     def union(value: Any, kind: Any) -> Any:
         members = get_args(kind)
@@ -102,12 +99,9 @@ def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
         raise _mismatch(value, kind)
 
     def items(value: Any, kind: Any) -> Any:
-        def item(key: Any, value: Any, kind: Any) -> Any:
-            # items of a list have one writer, those of a table may have many
-            fresh = isinstance(key, str)
-            return (_converter(draft, (*at, key)) if fresh else converter).structure(value, kind)
-
-        return _items(item, value, kind)
+        # items of a list have one writer, those of a table may have many
+        inner = isinstance(value, list) and (lambda _: converter)
+        return _items(inner or (lambda key: _converter(draft, (*at, key))), value, kind)
 
     for simple in (bool, int, float, str):
         converter.register_structure_hook(simple, _strict)
@@ -126,7 +120,7 @@ def _shaped(*origins: Any) -> Callable[[Any], bool]:
     return test
 
 
-def _items(structure: Callable[[Any, Any, Any], Any], value: Any, kind: Any) -> Any:
+def _items(converter: Callable[[Any], cattrs.Converter], value: Any, kind: Any) -> Any:
     """Structure a list or a table item by item; every wrong item is told, at its place."""
     shape: Any = get_origin(kind) or kind
     if not isinstance(value, shape):
@@ -136,7 +130,7 @@ def _items(structure: Callable[[Any, Any, Any], Any], value: Any, kind: Any) -> 
     wrong: list[tuple[Keys, str]] = []
     for key, item in enumerate(value) if shape is list else value.items():
         try:
-            made[key] = item if member is Any else structure(key, item, member)
+            made[key] = item if member is Any else converter(key).structure(item, member)
         except _MismatchError as error:
             wrong += [((key, *inner), message) for inner, message in error.found]
     if wrong:
@@ -226,11 +220,7 @@ class Structurer:
         What is the class's own fault is told with its `source`, too.
         """
         before = len(self.problems)
-        try:
-            attrs.resolve_types(cls, include_extras=False)
-        except NameError as error:  # a name that is imported under TYPE_CHECKING only
-            self.fail(path, f"{owner}{source}: the types of its options: {error}")
-            return None
+        attrs.resolve_types(cls, include_extras=False)
         fields = {field.name: field for field in attrs.fields(cls) if field.init}
         for key in table:
             if key not in fields:
@@ -239,11 +229,10 @@ class Structurer:
         values = {}
         for name, field in fields.items():
             if name in table:
-                at = (*path, name)
-                values[field.alias] = self._field(field, table[name], at, owner + source)
+                values[field.alias] = self._field(field, table[name], (*path, name), owner + source)
             elif field.default is attrs.NOTHING:
-                about = f" ({field.metadata['help']})" if field.metadata.get("help") else ""
-                self.fail(path, f"{owner} needs the option '{name}'{about}")
+                about = field.metadata.get("help", "it has no default")
+                self.fail(path, f"{owner} needs the option '{name}' ({about})")
             elif field.metadata.get("kind"):
                 values[field.alias] = self._default(field)
         if len(self.problems) > before:
@@ -277,8 +266,7 @@ class Structurer:
                 self.fail((*path, *inner), f"'{field.name}': {message}")
             return None
         except Exception as error:  # noqa: BLE001 - a type that the core has no rule for
-            reason = f"can't be read as {field.type}: {_words(error)}"
-            self.fail(path, f"{owner}: '{field.name}' {reason}")
+            self.fail(path, f"{owner}: '{field.name}': no {field.type}: {_words(error)}")
             return None
         if field.validator is not None:
             try:

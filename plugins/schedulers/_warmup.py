@@ -12,7 +12,7 @@ WARMUP_HELP = "steps of linear rise: a fraction of all (0.1), or a whole number 
 
 def check_warmup(_: object, field: attrs.Attribute[float], value: float) -> None:
     """Refuse a warm-up that is neither a fraction nor a number of steps."""
-    if value < 0 or (isinstance(value, float) and value >= 1):
+    if not (value >= 0 and (isinstance(value, int) or value < 1)):
         raise ValueError(f"'{field.name}' must be a fraction from 0 to below 1, or whole steps")
 
 

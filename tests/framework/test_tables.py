@@ -50,13 +50,11 @@ def test_a_float_reads_back_exactly(value: float) -> None:
     assert repr(float(cell(value))) == repr(value)
 
 
-# BUG: numpy's float64 is a float, and its repr is "np.float64(0.5)"
 def test_a_float_of_numpy_is_a_number() -> None:
     """A float is written as a number, whichever library made it."""
     assert float(cell(np.float64(0.1))) == 0.1
 
 
-# BUG: before Python 3.13 csv leaves a lone carriage return unquoted, and readers end the row there
 @given(st.lists(st.fixed_dictionaries({"id": TEXT, "score": st.floats()}), min_size=1, max_size=5))
 def test_rows_read_back(tmp_path_factory: pytest.TempPathFactory, rows: list[Any]) -> None:
     """What was written reads back: line breaks, commas, quotes and all."""
@@ -123,7 +121,6 @@ def test_a_name_that_is_taken_by_a_folder_is_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 
-# BUG: tidying up in a folder that is a file raises NotADirectoryError over the RunError
 @pytest.mark.parametrize("place", ["file/x.csv", "file/deep/x.csv"])
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path, place: str) -> None:
     """Where the disk refuses, one line names the file."""
@@ -132,7 +129,6 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path, place: str) -> None:
         _written(tmp_path / place)
 
 
-# BUG: whatever OSError the block raises is told as a failure to write the output
 def test_a_failure_to_read_is_no_failure_to_write(tmp_path: Path) -> None:
     """An input that goes missing while rows are made is not blamed on the output."""
     with pytest.raises(FileNotFoundError), writer(tmp_path / "x.csv") as take:

@@ -111,7 +111,6 @@ def test_a_name_that_no_folder_should_have_is_refused(name: str) -> None:
         loaded(f"name = {dump.value(name)}")
 
 
-# BUG: no validator; these pass `validate`, and numpy's or torch's generators fail in the run
 @pytest.mark.parametrize("seed", [-1, 2**64])
 def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
     """A seed below 0 or beyond 64 bits is told before anything is built."""
@@ -296,7 +295,6 @@ def test_the_document_runs_again_as_it_stands(given: dict[str, Any], seed: int) 
     assert found.toml() == experiment.toml()
 
 
-# BUG: the document doesn't say what was dropped, and reading it lays the defaults beneath again
 @pytest.mark.parametrize("argument", ["callbacks.jsonl=false", "callbacks={ progress = false }"])
 def test_a_dropped_callback_stays_dropped(argument: str) -> None:
     """An experiment that drops a default callback is written out so that it stays dropped."""
