@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,30 +33,29 @@ def writer(file: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]
     """Yield a function that takes rows; the file appears under its name when all went well."""
     part = file.with_name(f".{file.name}.part")
     columns: list[str] = []
+    with _told(file):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = part.open("w", encoding="utf-8", newline="")
+
+    @_told(file)
+    def take(rows: Sequence[Mapping[str, Any]]) -> None:
+        for row in rows:
+            cells = {key: cell(value) for key, value in row.items()}
+            # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
+            bare = any("\r" in str(value) for value in cells.values())
+            quoting: Any = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
+            names = columns or list(row)
+            out = csv.DictWriter(stream, names, lineterminator="\n", quoting=quoting)
+            if not columns:
+                columns.extend(row)
+                out.writeheader()
+            out.writerow(cells)
+
     try:
+        yield take
         with _told(file):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            stream = part.open("w", encoding="utf-8", newline="")
-
-        @_told(file)
-        def take(rows: Sequence[Mapping[str, Any]]) -> None:
-            for row in rows:
-                cells = {key: cell(value) for key, value in row.items()}
-                # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
-                bare = any("\r" in str(value) for value in cells.values())
-                quoting: Any = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
-                names = columns or list(row)
-                out = csv.DictWriter(stream, names, lineterminator="\n", quoting=quoting)
-                if not columns:
-                    columns.extend(row)
-                    out.writeheader()
-                out.writerow(cells)
-
-        with stream:
-            yield take
-            with _told(file):
-                stream.close()
-                part.replace(file)
+            stream.close()
+            part.replace(file)
     finally:
-        with suppress(OSError):
+        with suppress(OSError), closing(stream):
             part.unlink(missing_ok=True)

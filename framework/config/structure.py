@@ -82,7 +82,7 @@ def _literal(value: Any, kind: Any) -> Any:
 
 def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
     """Return a converter that coerces nothing; relative paths start from their writer's folder."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
 
     def path(value: Any, _: Any) -> Path:
         return Path(draft.folder(at), Path(_strict(value, Path)).expanduser()).absolute()
@@ -200,16 +200,15 @@ class Structurer:
             wanted = "a list of names, or tables" if KINDS[kind].listed else "tables"
             self.fail(path, f"expected {wanted} with labels, found {_shown(value)}")
             return {}
-        made: dict[str, Part] = {}
+        made: dict[Any, Part] = {}
         for at, (label, item) in entries.items():
             name = item.get("use") if isinstance(item, dict) else item
-            if isinstance(label, str):
-                part = item is not False and self.component(kind, item, (*path, at), label)
-                made |= {label: part} if part else {}
-            elif isinstance(name, str):
+            listed = isinstance(label, int)  # an item of a list that has no name of its own
+            if listed and isinstance(name, str):
                 self.fail((*path, at), f"'{name}' stands twice; give tables with labels")
-            else:
-                self.component(kind, item, (*path, at))
+            elif listed or item is not False:
+                part = self.component(kind, item, (*path, at), "" if listed else str(label))
+                made |= {label: part} if part else {}
         return made
 
     def options(
@@ -266,7 +265,8 @@ class Structurer:
                 self.fail((*path, *inner), f"'{field.name}': {message}")
             return None
         except Exception as error:  # noqa: BLE001 - a type that the core has no rule for
-            self.fail(path, f"{owner}: '{field.name}': no {field.type}: {_words(error)}")
+            message = f"'{field.name}' can't be read as {field.type}: {_words(error)}"
+            self.fail(path, f"{owner}: {message}")
             return None
         if field.validator is not None:
             try:

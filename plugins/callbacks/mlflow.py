@@ -36,6 +36,15 @@ _UPLOAD = 60
 """Seconds that a server, which has just answered, may take to store the model's files."""
 
 
+def _check_uri(_: object, field: attrs.Attribute[str], value: str) -> None:
+    # an experiment is copied into the run folder, the store and every registered model
+    if re.search(r"://[^/]*:[^/]*@", value):
+        raise ValueError(
+            f"'{field.name}' holds a password, which would stand in the run's records; set"
+            " MLFLOW_TRACKING_URI in the environment instead"
+        )
+
+
 def _check_name(_: object, field: attrs.Attribute[str], value: str) -> None:
     if re.search(r"[/:]", value):
         raise ValueError(f"'{field.name}' must hold neither '/' nor ':'")
@@ -54,7 +63,9 @@ class Mlflow:
     """Tracks the run in MLflow; a store that can't be reached never holds up or ends a run."""
 
     uri: str = option(
-        "", help="tracking store; empty: MLFLOW_TRACKING_URI, else sqlite file mlflow.db right here"
+        "",
+        help="tracking store; empty: MLFLOW_TRACKING_URI, else sqlite file mlflow.db right here",
+        validator=_check_uri,
     )
     experiment: str = option("", help="experiment in the store; empty: the run's name")
     register: str = option(

@@ -356,6 +356,23 @@ def test_commands_on_a_folder_that_is_no_run(tmp_path: Path, words: list[str]) -
     assert refused(*words, cwd=tmp_path) == "folder: this run has no whole checkpoint to load\n"
 
 
+def test_predictions_have_a_name_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The output is named after the whole name of the file, and is never the file itself."""
+    written = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("framework.run.finished", lambda *_: None)
+    monkeypatch.setattr("framework.run.predict", lambda *words: written.append(words[-1]) or 0)
+    for name in ("a.train.csv", "a.dev.csv", "b.JSONL.gz", "c.parquet", "d"):
+        assert main(["predict", "run", name]) == 0
+    assert [path.name.removesuffix(".predictions.csv") for path in written] == [
+        *("a.train", "a.dev", "b", "c", "d")
+    ]
+    assert main(["predict", "run", "a.csv", "--output", "../" + tmp_path.name + "/a.csv"]) == 2
+    assert len(written) == 5
+
+
 def test_an_address_that_nobody_fetches(tmp_path: Path) -> None:
     """An address with a scheme that no source is named for is told."""
     assert refused("evaluate", "modles:/x@best", cwd=tmp_path) == (

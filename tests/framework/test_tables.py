@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,19 @@ def test_a_folder_that_is_a_file_is_told(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match=r"x\.csv: can't write \("):
         _written(tmp_path / place)
+
+
+def test_a_disk_that_is_full_is_told(tmp_path: Path) -> None:
+    """When no more can be written, one line names the file, and no part of it stays."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(RunError) as caught, writer(tmp_path / "x.csv") as take:
+            take([{"a": "x" * 100}] * 5_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert str(caught.value) == f"{tmp_path / 'x.csv'}: can't write (File too large)"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failure_to_read_is_no_failure_to_write(tmp_path: Path) -> None:

@@ -284,11 +284,20 @@ def closed_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_refused(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_password_in_the_experiment_is_refused() -> None:
+    """An address with a password can't stand in an experiment, which is copied everywhere."""
+    with pytest.raises(ValueError, match="holds a password"):
+        Mlflow(uri="http://me:secret@127.0.0.1:1")
+    assert Mlflow(uri="http://127.0.0.1:1").uri == "http://127.0.0.1:1"
+
+
+def test_refused(
+    here: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where nothing listens the run goes on at once, and is told once, without the password."""
-    uri = f"http://me:secret@127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
     with caplog.at_level(logging.INFO, "framework"):
-        assert drive(Mlflow(uri=uri, register="m"), prepared(here)) < 5
+        assert drive(Mlflow(register="m"), prepared(here)) < 5
     (record,) = (record for record in caplog.records if record.name == "framework")
     assert "metrics.jsonl" in record.getMessage()
     assert "Connection refused" in record.getMessage()

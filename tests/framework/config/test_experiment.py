@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from framework.config import dump
 from framework.config.experiment import Experiment, load
 from framework.config.merge import DEFAULTS
-from framework.errors import ExperimentError
+from framework.errors import ExperimentError, UserError
 from framework.protocols import option
 from framework.registry import KINDS, Offer, Registry
 
@@ -144,6 +144,46 @@ def test_the_tree_names_every_option() -> None:
     assert list(tree["loss"]) == ["use", *(field.name for field in attrs.fields(Plain))]
     assert tree["loss"]["inner"] == {"use": "small", "gamma": 2.0}
     assert tree["metrics"] == {"mine": {"use": "small", "gamma": 2.0}}
+
+
+@attrs.frozen
+class Checked:
+    """A dataset that looks for its file."""
+
+    file: Path = option(help="a file that must be there")
+
+    def check(self) -> None:
+        """Raise `UserError` if it isn't."""
+        if not self.file.exists():
+            raise UserError(f"{self.file.name}: there is no such file")
+
+    def build(self, _: Any) -> None:
+        """Nothing."""
+
+
+def test_missing_input_is_told_before_other_plugins_are_loaded(here: Path) -> None:
+    """With `inputs`, the dataset's check comes first; what stands after it isn't looked at."""
+    offers = [
+        Offer("dataset", "checked", "tests", "1", EntryPoint("c", f"{__name__}:Checked", "")),
+        Offer("model", "broken", "tests", "1", EntryPoint("b", "no_such_module:Model", "")),
+    ]
+    registry = Registry((*REGISTRY.offers, *offers))
+    text = "seeds = 1\nloss = 'small'\nmodel = 'broken'\ndataset = { use = 'checked', file = 'a' }"
+    file = here / "x.toml"
+    file.write_text(text)
+    first = "x.toml:1:1: an experiment has no key 'seeds'; did you mean 'seed'?"
+    missing = "x.toml:4:11: a: there is no such file"
+    broken = "x.toml:3:9: model 'broken' of tests 1 can't be imported"
+
+    def told(*, inputs: bool) -> list[str]:
+        with pytest.raises(ExperimentError) as caught:
+            load(file, (), registry, inputs=inputs)
+        return [str(problem).split("\n")[0].split(" (")[0] for problem in caught.value.problems]
+
+    assert told(inputs=True) == [first, missing]
+    assert told(inputs=False) == [first, broken]
+    (here / "a").touch()
+    assert told(inputs=True) == [first, broken]
 
 
 def test_an_experiment_is_frozen() -> None:

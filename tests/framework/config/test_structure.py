@@ -663,7 +663,6 @@ def test_a_table_without_use_in_a_list_is_told() -> None:
         (Foreign, {"width": 1, "inner": {"low": "x"}}),
         (Foreign, {"width": 1, "inner": {"lwo": 1.0}}),
         (Silent, {"width": 1}),
-        (Unresolved, {"width": 1}),
     ],
 )
 def test_any_attrs_class_is_read_strictly(cls: Any, table: dict[str, Any]) -> None:
@@ -672,3 +671,50 @@ def test_any_attrs_class_is_read_strictly(cls: Any, table: dict[str, Any]) -> No
     assert structurer.options(cls, table, ("loss",), "loss 'foreign'") is None
     assert structurer.problems
     assert all("\n" not in problem.message for problem in structurer.problems)
+
+
+@attrs.frozen
+class Odd:
+    """Fields that no file sets, under a private name, and of a type that no file holds."""
+
+    _width: int = 1
+    area: int = attrs.field(default=4, init=False)
+    raw: Path | bytes = b""
+    when: EntryPoint | None = None
+
+    def build(self, _: Any) -> None:
+        """Nothing."""
+
+
+def foreign(cls: type[Any], text: str) -> Experiment:
+    """Load an experiment whose loss is somebody else's class."""
+    offer = Offer(
+        "loss", "far", "faraway", "7", EntryPoint("far", f"{__name__}:{cls.__name__}", "")
+    )
+    Path("x.toml").write_text(f"{BASE}[loss]\nuse = 'far'\n{text}")
+    return load(Path("x.toml"), (), Registry((*REGISTRY.offers, offer)))
+
+
+@pytest.mark.parametrize(
+    ("cls", "text", "message"),
+    [
+        (Unresolved, "", "x.toml:4:7: loss 'far' of faraway 7 can't be imported"),
+        (Odd, "when = 'x'", "x.toml:5:8: loss 'far' of faraway 7: 'when' can't be read as "),
+        (Odd, "area = 3", "x.toml:5:1: loss 'far' has no option 'area'"),
+        (Foreign, "", "x.toml:3:1: loss 'far' needs the option 'width'"),
+        (Foreign, "width = 1\npair = [1, 'x']", "x.toml:6:8: 'pair': expected a whole number"),
+    ],
+)
+def test_a_fault_of_a_plugin_names_the_plugin(cls: type[Any], text: str, message: str) -> None:
+    """What a plugin's class gets wrong is told with distribution and version, in one line."""
+    with pytest.raises(ExperimentError) as caught:
+        foreign(cls, text)
+    (problem,) = caught.value.problems
+    assert str(problem).startswith(message)
+
+
+def test_fields_that_no_file_sets_are_left_alone() -> None:
+    """A field under a private name is an option; one that `__init__` doesn't take is none."""
+    made = foreign(Odd, "_width = 3")
+    assert made.loss.options == Odd(width=3)
+    assert list(made.tree()["loss"]) == ["use", "_width", "raw", "when"]
