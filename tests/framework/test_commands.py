@@ -380,7 +380,6 @@ def test_an_address_that_nobody_fetches(tmp_path: Path) -> None:
     )
 
 
-# BUG: the text is flushed after `main` has returned, and Python then says so and exits with 120
 def test_a_reader_that_has_left_is_no_failure(tmp_path: Path) -> None:
     """A list whose reader has gone, as `| head` does, ends quietly."""
     reader, writer = os.pipe()
