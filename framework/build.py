@@ -61,12 +61,7 @@ def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
 
 def metrics(experiment: Experiment, info: Mapping[str, Any]) -> Callable[[], dict[str, LiveMetric]]:
     """Return the maker of one evaluation's metrics."""
-    parts = experiment.metrics
-
-    def make() -> dict[str, LiveMetric]:
-        return {label: part.options.build(info) for label, part in parts.items()}
-
-    return make
+    return lambda: {k: part.options.build(info) for k, part in experiment.metrics.items()}
 
 
 def prepare(training: Training, seed: int) -> None:
@@ -161,8 +156,7 @@ def trainer(
 
 def encoded(model: LiveModel, records: Sequence[Record]) -> list[Features]:
     """Return the features of every record."""
-    chunks = (
-        [records[i] for i in range(at, min(at + CHUNK, len(records)))]
-        for at in range(0, len(records), CHUNK)
-    )
-    return [features for chunk in chunks for features in model.processor.encode(chunk)]
+    encode, count = model.processor.encode, len(records)
+    starts = range(0, count, CHUNK)
+    chunks = ([records[i] for i in range(at, min(at + CHUNK, count))] for at in starts)
+    return [features for chunk in chunks for features in encode(chunk)]

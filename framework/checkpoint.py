@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 20
 
 
 @attrs.frozen
@@ -125,11 +124,8 @@ def load_weights(module: nn.Module, file: Path) -> None:
 
 def digest(file: Path) -> str:
     """SHA-256 of a file."""
-    found = hashlib.sha256()
     with file.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _randomness() -> dict[str, Any]:

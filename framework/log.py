@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TextIO
 
@@ -24,34 +25,26 @@ class _Terminal(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-class _Buffer(logging.Handler):
+class _Buffer(MemoryHandler):
     """Keeps records until a file takes them."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.records: list[logging.LogRecord] = []
-        self.file: logging.FileHandler | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record, or pass it to the file."""
-        if self.file is None:
-            self.records.append(record)
-        else:
-            self.file.emit(record)
+        super().__init__(sys.maxsize, flushLevel=logging.CRITICAL + 1)
 
     def attach(self, path: Path) -> None:
-        """Write what was kept to a file, and from now on everything."""
-        self.file = logging.FileHandler(path, encoding="utf-8")
-        self.file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        for record in self.records:
-            self.file.emit(record)
-        self.records.clear()
+        """Write what was kept to a file, and from now on everything at once."""
+        file = logging.FileHandler(path, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self.setTarget(file)
+        self.capacity = 1
+        self.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        if self.file is not None:
-            self.file.close()
+        """Close the file too."""
+        file = self.target
         super().close()
+        if file is not None:
+            file.close()
 
 
 def to_terminal() -> None:

@@ -54,44 +54,33 @@ def option(
     return attrs.field(default=default, validator=validator, metadata=metadata, kw_only=True)
 
 
+_ge = attrs.validators.ge
+
+
 @attrs.frozen
 class Training:
     """The `[trainer]` table. Its defaults stand in `framework/defaults.toml`."""
 
     epochs: int = option(
-        help="passes over the training split; `steps` overrides it",
-        validator=attrs.validators.ge(1),
+        help="passes over the training split; `steps` overrides it", validator=_ge(1)
     )
-    steps: int = option(
-        help="optimizer steps in all, over as many epochs as that takes; 0: `epochs` counts",
-        validator=attrs.validators.ge(0),
-    )
-    batch_size: int = option(
-        help="items per optimizer step, over all ranks", validator=attrs.validators.ge(1)
-    )
+    steps: int = option(help="optimizer steps in all; 0: `epochs` counts", validator=_ge(0))
+    batch_size: int = option(help="items per optimizer step, over all ranks", validator=_ge(1))
     micro_batch: int = option(
-        help="items per forward pass (memory); 0: the whole batch at once",
-        validator=attrs.validators.ge(0),
+        help="items per forward pass (memory); 0: the whole batch at once", validator=_ge(0)
     )
     eval_every: int = option(
-        help="optimizer steps between evaluations; 0: once an epoch",
-        validator=attrs.validators.ge(0),
+        help="optimizer steps between evaluations; 0: once an epoch", validator=_ge(0)
     )
-    log_every: int = option(
-        help="optimizer steps between logged points", validator=attrs.validators.ge(1)
-    )
+    log_every: int = option(help="optimizer steps between logged points", validator=_ge(1))
     max_grad_norm: float = option(
-        help="gradients are scaled down to this norm; 0: left as they are",
-        validator=attrs.validators.ge(0.0),
+        help="gradients are scaled down to this norm; 0: left as they are", validator=_ge(0.0)
     )
     deterministic: bool = option(help="only algorithms that give the same bits every time")
     workers: int = option(
-        help="processes that collate batches; 0: the training process itself",
-        validator=attrs.validators.ge(0),
+        help="processes that collate batches; 0: the training process itself", validator=_ge(0)
     )
-    threads: int = option(
-        help="CPU threads of torch; 0: torch's own choice", validator=attrs.validators.ge(0)
-    )
+    threads: int = option(help="CPU threads of torch; 0: torch's own choice", validator=_ge(0))
 
 
 class Labelled(NamedTuple):

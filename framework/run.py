@@ -50,8 +50,9 @@ def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
     hooks = build.callbacks(experiment, splits.info)
     folder = _folder(experiment.name)
     with buffered() as log:
+        rows = folder / "predictions"
         trainer = build.trainer(
-            experiment, splits, hooks, folder, lambda split: tables.writer(_rows(folder, split))
+            experiment, splits, hooks, folder, lambda split: tables.writer(rows / f"{split}.csv")
         )
         state = trainer.state
         state.started, state.timing["start"] = begun, time.time() - begun
@@ -133,41 +134,6 @@ def _whole(folder: Path) -> Path:
     raise UserError(f"{folder}: this run has no whole checkpoint to load")
 
 
-def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
-    """Evaluate a trained model on a split of its dataset; values without the split's name.
-
-    Raises `UserError` when the data isn't what the run was trained on: a split cut anew would
-    hold records that were trained on.
-    """
-    splits = build.dataset(done.experiment)
-    if split not in splits.keys():  # noqa: SIM118
-        raise UserError(f"the dataset has no split '{split}'; it has {listing(splits.keys())}")
-    now = json.loads(json.dumps(splits.info))
-    differing = [key for key in {**now, **done.info} if now.get(key) != done.info.get(key)]
-    if differing:
-        raise UserError(
-            f"the data is not what this run was trained on: {listing(differing)} of the dataset"
-            " differ, and so may its splits; give it the run's data, or use predict"
-        )
-    trainer = build.trainer(
-        done.experiment,
-        splits,
-        Hooks({}),
-        done.assets,
-        lambda _: tables.writer(done.assets),
-        assets=done.assets,
-        only=split,
-    )
-    weights = done.assets / "model.safetensors"
-    checkpoint.load_weights(trainer.state.model.module, weights)
-    if output is None:
-        values = trainer.evaluate(split)
-    else:
-        with tables.writer(output) as sink:
-            values = trainer.evaluate(split, sink)
-    return values
-
-
 @attrs.define
 class Predictor:
     """A trained model, ready for records: `Predictor(finished(…))`."""
@@ -198,27 +164,9 @@ class Predictor:
             yield from self.model.processor.decode(*found)
 
 
-def predict(done: Finished, file: Path, output: Path) -> int:
-    """Predict every record of a file, in its order; the number of rows written."""
-    dataset = done.experiment.dataset.options
-    if not hasattr(dataset, "read"):
-        raise UserError("this run's dataset can't read unlabelled files")
-    count = 0
-    records = dataset.read(file, done.info)
-    with tables.writer(output) as sink:
-        for row in Predictor(done).rows(records):
-            sink([row])
-            count += 1
-    return count
-
-
 def _folder(name: str) -> Path:
     now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"
-
-
-def _rows(folder: Path, split: str) -> Path:
-    return folder / "predictions" / f"{split}.csv"
 
 
 def _create(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
@@ -240,13 +188,8 @@ def environment(experiment: Experiment, splits: Splits, trainer: Trainer) -> dic
 
     packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
-        {
-            "kind": part.kind,
-            "name": part.offer.name,
-            "distribution": part.offer.distribution,
-            "version": part.offer.version,
-            "source_sha256": source_hash(type(part.options)),
-        }
+        attrs.asdict(part.offer, filter=lambda field, _: field.name != "entry")
+        | {"source_sha256": source_hash(type(part.options))}
         for part in experiment.used
     ]
     return {
@@ -309,13 +252,7 @@ def _write(file: Path, content: Any) -> None:
 
 def plain(content: Any) -> Any:
     """Return content with what JSON has no number for (NaN, infinities) as null."""
-    if isinstance(content, dict):
-        return {key: plain(value) for key, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(value) for value in content]
-    if isinstance(content, float) and content - content != 0:
-        return None
-    return content
+    return json.loads(json.dumps(content), parse_constant=lambda _: None)
 
 
 @contextmanager

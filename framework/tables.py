@@ -44,8 +44,7 @@ def writer(file: Path) -> Iterator[Callable[[Sequence[Mapping[str, Any]]], None]
             # before Python 3.13 csv leaves a lone \r bare, and readers end the row there
             bare = any("\r" in str(value) for value in cells.values())
             quoting: Any = csv.QUOTE_ALL if bare else csv.QUOTE_MINIMAL
-            names = columns or list(row)
-            out = csv.DictWriter(stream, names, lineterminator="\n", quoting=quoting)
+            out = csv.DictWriter(stream, columns or [*row], lineterminator="\n", quoting=quoting)
             if not columns:
                 columns.extend(row)
                 out.writeheader()

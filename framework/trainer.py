@@ -90,7 +90,8 @@ class Trainer:
             raise RunError(
                 f"step {state.step + 1}: {OVERFLOWS} steps in a row overflowed; use bf16"
             )
-        state.count(self.update.learning_rate, self._items(window), skipped=not taken)
+        items = self.update.forward.strategy.sum({"": sum(len(b["id"]) for b in window)})[""]
+        state.count(self.update.learning_rate, items, skipped=not taken)
         call.step_end(state=state, window=window)
         last = state.batch == state.steps_per_epoch or self._done()
         if state.step % self.training.log_every == 0 or last or state.stopping:
@@ -163,10 +164,6 @@ class Trainer:
                 checkpoint.link(folder, tag)
             checkpoint.prune(folder.parent, keep=KEEP)
         self.hooks.call.save_end(state=state, folder=folder)
-
-    def _items(self, window: Window) -> int:
-        count = sum(len(batch["id"]) for batch in window)
-        return self.update.forward.strategy.sum({"items": count})["items"]
 
     def _done(self) -> bool:
         return self.state.step >= self.state.total_steps

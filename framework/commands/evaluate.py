@@ -7,7 +7,10 @@ import json
 import tempfile
 from pathlib import Path
 
-from framework import log, run
+from framework import build, checkpoint, log, run, tables
+from framework.errors import UserError, listing
+from framework.hooks import Hooks
+from framework.run import Finished
 
 EXAMPLE = "example: python -m framework evaluate runs/focal-bert/20261120T101500Z-1a2b3c"
 
@@ -26,10 +29,45 @@ def execute(options: argparse.Namespace) -> int:
     log.to_terminal()
     with tempfile.TemporaryDirectory() as scratch:
         done = run.finished(options.run, Path(scratch), options.set)
-        values = run.evaluate(done, options.split, options.output)
+        values = evaluate(done, options.split, options.output)
     if options.json:
         print(json.dumps(run.plain(values), indent=1))
         return 0
     for name, value in values.items():
         print(f"{options.split}/{name}  {value:.4f}")
     return 0
+
+
+def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
+    """Evaluate a trained model on a split of its dataset; values without the split's name.
+
+    Raises `UserError` when the data isn't what the run was trained on: a split cut anew would
+    hold records that were trained on.
+    """
+    splits = build.dataset(done.experiment)
+    if split not in splits.keys():  # noqa: SIM118
+        raise UserError(f"the dataset has no split '{split}'; it has {listing(splits.keys())}")
+    now = json.loads(json.dumps(splits.info))
+    differing = [key for key in {**now, **done.info} if now.get(key) != done.info.get(key)]
+    if differing:
+        raise UserError(
+            f"the data is not what this run was trained on: {listing(differing)} of the dataset"
+            " differ, and so may its splits; give it the run's data, or use predict"
+        )
+    trainer = build.trainer(
+        done.experiment,
+        splits,
+        Hooks({}),
+        done.assets,
+        lambda _: tables.writer(done.assets),
+        assets=done.assets,
+        only=split,
+    )
+    weights = done.assets / "model.safetensors"
+    checkpoint.load_weights(trainer.state.model.module, weights)
+    if output is None:
+        values = trainer.evaluate(split)
+    else:
+        with tables.writer(output) as sink:
+            values = trainer.evaluate(split, sink)
+    return values

@@ -7,8 +7,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from framework import log, run
+from framework import log, run, tables
 from framework.errors import UserError
+from framework.run import Finished, Predictor
 
 EXAMPLE = "example: python -m framework predict runs/focal-bert/20261120T101500Z-1a2b3c new.csv"
 
@@ -33,6 +34,20 @@ def execute(options: argparse.Namespace) -> int:
         raise UserError(f"--output {output} is the file to predict; give another")
     with tempfile.TemporaryDirectory() as scratch:
         done = run.finished(options.run, Path(scratch), options.set)
-        count = run.predict(done, file, output)
+        count = predict(done, file, output)
     print(f"{count} rows written to {output}")
     return 0
+
+
+def predict(done: Finished, file: Path, output: Path) -> int:
+    """Predict every record of a file, in its order; the number of rows written."""
+    dataset = done.experiment.dataset.options
+    if not hasattr(dataset, "read"):
+        raise UserError("this run's dataset can't read unlabelled files")
+    count = 0
+    records = dataset.read(file, done.info)
+    with tables.writer(output) as sink:
+        for row in Predictor(done).rows(records):
+            sink([row])
+            count += 1
+    return count

@@ -7,6 +7,7 @@ its parent's whole; one without merges into it. Every value keeps where it came 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,8 @@ def _chain(path: Path) -> list[Draft]:
         if not isinstance(parent, str):
             problem = draft.problem(("extends",), f"'extends' must be text, found {parent!r}")
             raise ExperimentError([problem])
-        path = draft.folder(("extends",)) / Path(parent).expanduser()
+        # unlike Path's, this one leaves the folder of an unknown user as it is
+        path = draft.folder(("extends",)) / os.path.expanduser(parent)  # noqa: PTH111
         if path.resolve() in seen:
             chain = " -> ".join(p.name for p in [*seen, path])
             problem = draft.problem(("extends",), f"'extends' leads back to itself: {chain}")

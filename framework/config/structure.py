@@ -265,8 +265,7 @@ class Structurer:
                 self.fail((*path, *inner), f"'{field.name}': {message}")
             return None
         except Exception as error:  # noqa: BLE001 - a type that the core has no rule for
-            message = f"'{field.name}' can't be read as {field.type}: {_words(error)}"
-            self.fail(path, f"{owner}: {message}")
+            self.fail(path, f"{owner}: '{field.name}' is no {field.type}: {_words(error)}")
             return None
         if field.validator is not None:
             try:

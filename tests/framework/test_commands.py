@@ -363,7 +363,9 @@ def test_predictions_have_a_name_of_their_own(
     written = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("framework.run.finished", lambda *_: None)
-    monkeypatch.setattr("framework.run.predict", lambda *words: written.append(words[-1]) or 0)
+    monkeypatch.setattr(
+        "framework.commands.predict.predict", lambda *words: written.append(words[-1]) or 0
+    )
     for name in ("a.train.csv", "a.dev.csv", "b.JSONL.gz", "c.parquet", "d"):
         assert main(["predict", "run", name]) == 0
     assert [path.name.removesuffix(".predictions.csv") for path in written] == [

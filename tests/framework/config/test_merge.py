@@ -396,6 +396,11 @@ def test_a_missing_parent_is_told_where_it_is_named() -> None:
     ).replace("none.toml: can't", f"{Path.cwd()}/none.toml: can't")
 
 
+def test_the_home_of_nobody_is_a_missing_parent() -> None:
+    """A parent in the folder of a user that there isn't is told like any other that is missing."""
+    assert refused('extends = "~nobody-here/x.toml"').startswith("x.toml:1:11: ")
+
+
 @pytest.mark.parametrize("value", ["3", "['base.toml']", "false"])
 def test_extends_must_be_text(value: str) -> None:
     """`extends` names one file."""

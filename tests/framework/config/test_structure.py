@@ -385,6 +385,12 @@ def test_paths_are_absolute(
         assert found == {key: full(path) for key, path in expected.items()}
 
 
+def test_the_home_of_nobody_is_told() -> None:
+    """A path in the folder of a user that there isn't is a mistake with a place."""
+    (problem,) = told("[loss]\nuse = 'everything'\nfile = '~nobody-here/x'")
+    assert problem.startswith("x.toml:5:8: loss 'everything' of tests 1: 'file' is no ")
+
+
 @pytest.mark.parametrize("text", ["bert-base-uncased", "package:x/model", "org/name", "a.b", ""])
 def test_text_that_is_no_path_stays_text(text: str) -> None:
     """In a `Path | str` only what begins with `.`, `/` or `~` is a path."""
@@ -699,7 +705,7 @@ def foreign(cls: type[Any], text: str) -> Experiment:
     ("cls", "text", "message"),
     [
         (Unresolved, "", "x.toml:4:7: loss 'far' of faraway 7 can't be imported"),
-        (Odd, "when = 'x'", "x.toml:5:8: loss 'far' of faraway 7: 'when' can't be read as "),
+        (Odd, "when = 'x'", "x.toml:5:8: loss 'far' of faraway 7: 'when' is no "),
         (Odd, "area = 3", "x.toml:5:1: loss 'far' has no option 'area'"),
         (Foreign, "", "x.toml:3:1: loss 'far' needs the option 'width'"),
         (Foreign, "width = 1\npair = [1, 'x']", "x.toml:6:8: 'pair': expected a whole number"),
