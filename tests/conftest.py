@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import tomli
 from support import ROOT, TINY, Command, environment
 
 # the same examples every time, and no deadline: a busy machine is no defect
@@ -42,3 +47,37 @@ def tiny(tmp_path: Path) -> Path:
     file = tmp_path / "tiny.toml"
     file.write_text(TINY.replace("ROOT", str(ROOT)), encoding="utf-8")
     return file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The package in tests/packages is found as if it were installed, here and in processes."""
+    source = ROOT / "tests" / "packages" / "acme_parts"
+    project = tomli.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    site = tmp_path_factory.mktemp("site")
+    shutil.copy(source / "acme_parts.py", site)
+    about = site / f"acme_parts-{project['version']}.dist-info"
+    about.mkdir()
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (about / "METADATA").write_text(head, encoding="utf-8")
+    lines = [
+        line
+        for group, offers in project["entry-points"].items()
+        for line in (f"[{group}]", *(f"{name} = {value}" for name, value in offers.items()))
+    ]
+    (about / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(site)
+        before = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (str(site), before))))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def logger_as_before() -> Iterator[None]:
+    """What a test does to the project's logger, as a command run in the process, ends with it."""
+    logger = logging.getLogger("framework")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])

@@ -56,7 +56,7 @@ def _run(python: Path, *words: str, cwd: Path) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [str(python), *words],
         cwd=cwd,
-        env=environment(),
+        env={k: v for k, v in environment().items() if k != "PYTHONPATH"},
         capture_output=True,
         text=True,
         check=False,

@@ -136,7 +136,9 @@ def _check(structurer: Structurer, dataset: Any) -> None:
     try:
         getattr(dataset, "check", lambda: None)()
     except UserError as error:
-        structurer.fail(("dataset",), str(error))
+        # the message names the file that is missing: no line of the experiment needs showing
+        found = structurer.draft.problem(("dataset",), str(error))
+        structurer.problems.append(Problem(found.message, found.where))
         raise ExperimentError(structurer.problems) from None
 
 

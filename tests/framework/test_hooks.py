@@ -86,10 +86,11 @@ def test_a_real_run_follows_the_docstring(tmp_path: Path, monkeypatch: pytest.Mo
     groups = {"framework.callback": {"recorder": "recorder_module:Options"}}
     install(monkeypatch, tmp_path / "site", "recorder 1.0", groups, recorder_module=RECORDER)
     (tmp_path / "x.toml").write_text(EXPERIMENT)
+    found = os.pathsep.join((str(tmp_path / "site"), os.environ["PYTHONPATH"]))
     done = subprocess.run(
         [sys.executable, "-m", "framework", "run", "x.toml", "--json"],
         cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site"), "HF_HUB_OFFLINE": "1"},
+        env=os.environ | {"PYTHONPATH": found, "HF_HUB_OFFLINE": "1"},
         capture_output=True,
         text=True,
         check=False,
