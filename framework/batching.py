@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -67,11 +66,6 @@ class Feed:
     micro_batch: int = 0
     seed: int = 0
     workers: int = 0
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of an epoch."""
-        return math.ceil(len(self.features) / self.batch_size)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[dict[str, Any]]]:
         """Yield the windows of a training epoch, from step `start` on."""

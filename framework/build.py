@@ -17,7 +17,7 @@ from framework.checkpoint import ModelFiles
 from framework.config.experiment import Experiment
 from framework.errors import ExperimentError, UserError, listing, nearest
 from framework.hooks import Hooks
-from framework.protocols import Features, LiveMetric, LiveModel, Record, Splits, Training
+from framework.protocols import LiveLoss, LiveMetric, LiveModel, Record, Splits, Training
 from framework.state import State
 from framework.step import Forward, Update
 from framework.trainer import Sink, Trainer
@@ -103,21 +103,10 @@ def trainer(
     """Build everything that trains, or evaluates the split `only`; nothing is written."""
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
-    loss = experiment.loss.options.build(info)
-    if loss.coupled and 0 < training.micro_batch < training.batch_size:
-        at = ("trainer", "micro_batch")
-        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
-        raise UserError(str(experiment.draft.problem(at, message)))
+    loss = _loss(experiment, info)
     model, run = forward(experiment, info, assets)
     feeds = {
-        split: Feed(
-            processor=model.processor,
-            features=encoded(model, splits[split]),
-            batch_size=training.batch_size,
-            micro_batch=training.micro_batch,
-            seed=experiment.seed,
-            workers=training.workers,
-        )
+        split: _feed(experiment, model, splits[split])
         for split in splits.keys()  # noqa: SIM118
         if only in {None, split}
     }
@@ -154,9 +143,27 @@ def trainer(
     )
 
 
-def encoded(model: LiveModel, records: Sequence[Record]) -> list[Features]:
-    """Return the features of every record."""
+def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
+    """Build the loss; `UserError` where micro-batches would change it."""
+    training = experiment.trainer
+    loss: LiveLoss = experiment.loss.options.build(info)
+    if loss.coupled and 0 < training.micro_batch < training.batch_size:
+        at = ("trainer", "micro_batch")
+        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
+        raise UserError(str(experiment.draft.problem(at, message)))
+    return loss
+
+
+def _feed(experiment: Experiment, model: LiveModel, records: Sequence[Record]) -> Feed:
+    """Encode every record of a split, and make the feed of its batches."""
     encode, count = model.processor.encode, len(records)
     starts = range(0, count, CHUNK)
     chunks = ([records[i] for i in range(at, min(at + CHUNK, count))] for at in starts)
-    return [features for chunk in chunks for features in encode(chunk)]
+    return Feed(
+        processor=model.processor,
+        features=[features for chunk in chunks for features in encode(chunk)],
+        batch_size=experiment.trainer.batch_size,
+        micro_batch=experiment.trainer.micro_batch,
+        seed=experiment.seed,
+        workers=experiment.trainer.workers,
+    )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from framework.protocols import Batch, Outputs
+from plugins.metrics._confusion import IGNORED
 
-IGNORED = -100
 Curve = Callable[[Any, Any], float]
 
 

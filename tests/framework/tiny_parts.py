@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -302,7 +303,8 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         )
         for index, (split, size) in enumerate(sizes.items())
     }
-    total = options.epochs * feeds["train"].steps
+    steps = math.ceil(sizes["train"] / options.batch_size)
+    total = options.epochs * steps
 
     @contextmanager
     def sink(split: str) -> Iterator[Any]:
@@ -313,7 +315,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         name="tiny",
         model=live,
         epochs=options.epochs,
-        steps_per_epoch=feeds["train"].steps,
+        steps_per_epoch=steps,
         total_steps=min(options.steps, total) if options.steps else total,
         items_per_epoch=sizes["train"],
     )
