@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib
 import os
 import sys
@@ -10,12 +11,15 @@ import traceback
 from collections.abc import Mapping, Sequence
 
 from framework import __version__
+from framework.commands.terminal import tell
 from framework.errors import RunError, UserError
 
 COMMANDS: Mapping[str, str] = {
     "run": "train an experiment and test it",
     "validate": "check an experiment without running it",
     "plugins": "list the plugins that are installed",
+    "schema": "write the JSON Schema of an experiment, for editors",
+    "new-plugin": "write a package with a plugin of your own",
     "evaluate": "evaluate a trained model on a split of its dataset",
     "predict": "predict the records of a file with a trained model",
 }
@@ -27,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m framework",
         description="Train NLP models from composable parts, named in one TOML file.",
         epilog="example: python -m framework run experiments/tiny_bert.toml",
+        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=30),
     )
     parser.add_argument("--version", action="version", version=f"composable-nlp {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -36,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=summary)
         if name == named:
             # only the command that was asked for is imported: `--help` stays instant
-            module = importlib.import_module(f"framework.commands.{name}")
+            module = importlib.import_module(f"framework.commands.{name.replace('-', '_')}")
             command.epilog = module.EXAMPLE
             module.arguments(command)
             command.set_defaults(execute=module.execute)
@@ -47,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, RunError) as error:
         if error.__cause__ is not None and isinstance(error, RunError):
             traceback.print_exception(error.__cause__)
-        print(error, file=sys.stderr)
+        tell(error, as_json=getattr(options, "json", False))
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

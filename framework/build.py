@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import random
@@ -12,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from framework import protocols
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
 from framework.config.experiment import Experiment
-from framework.errors import ExperimentError, UserError, listing, nearest
+from framework.config.structure import Part
+from framework.errors import ExperimentError, UserError, listing, located, nearest
 from framework.hooks import Hooks
 from framework.protocols import LiveLoss, LiveMetric, LiveModel, Record, Splits, Training
 from framework.state import State
@@ -26,9 +29,28 @@ CHUNK = 1024
 """Records that are encoded at once."""
 
 
+def _live(part: Part, *given: Any) -> Any:
+    """Build a part; `UserError` where the live object lacks what its kind must offer."""
+    made = part.options.build(*given)
+    # the protocol of a kind's options says what they build
+    options = getattr(protocols, part.kind.capitalize())
+    _hold(part, made, getattr(protocols, inspect.signature(options.build).return_annotation))
+    return made
+
+
+def _hold(part: Part, made: object, protocol: type[Any]) -> None:
+    for name in {**vars(protocol), **inspect.get_annotations(protocol)}:
+        if (name[0] != "_" or name in ("__call__", "__getitem__")) and not hasattr(made, name):
+            says = (inspect.getdoc(getattr(protocol, name, None)) or "an attribute").splitlines()[0]
+            raise UserError(
+                f"{part.kind} '{part.use}' of {part.offer.owner}: {located(type(made))} lacks"
+                f" '{name}' ({says.rstrip('.')}){nearest(name, dir(made))}"
+            )
+
+
 def dataset(experiment: Experiment) -> Splits:
     """Build the dataset; `UserError` for an input that is missing, broken or empty."""
-    splits: Splits = experiment.dataset.options.build(experiment.seed)
+    splits: Splits = _live(experiment.dataset, experiment.seed)
     for split in ("train", "val"):
         if split not in splits.keys():  # noqa: SIM118 - splits are no mapping
             raise UserError(f"the dataset has no split '{split}'; training needs train and val")
@@ -44,16 +66,12 @@ def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
     built = metrics(experiment, info)()
     names = [(label, name) for label, metric in built.items() for name in metric.names()]
     known = ["val/loss", *("/".join(filter(None, ("val", *parts))) for parts in names)]
-    problems = [
-        experiment.draft.problem(
-            ("callbacks", label, "monitor"),
-            f"callback '{label}' reads '{name}', which nothing computes"
-            + (nearest(name, known) or f"; there are {listing(known)}"),
-        )
-        for label, callback in live.items()
-        for name in getattr(callback, "reads", ())
-        if name not in known
-    ]
+    problems = []
+    for label, callback in live.items():
+        for name in set(getattr(callback, "reads", ())) - set(known):
+            hint = nearest(name, known) or f"; there are {listing(known)}"
+            at = ("callbacks", label, "monitor")
+            problems.append(experiment.draft.problem(at, f"nothing computes '{name}'{hint}"))
     if problems:
         raise ExperimentError(problems)
     return Hooks(live)
@@ -61,7 +79,7 @@ def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
 
 def metrics(experiment: Experiment, info: Mapping[str, Any]) -> Callable[[], dict[str, LiveMetric]]:
     """Return the maker of one evaluation's metrics."""
-    return lambda: {k: part.options.build(info) for k, part in experiment.metrics.items()}
+    return lambda: {k: _live(part, info) for k, part in experiment.metrics.items()}
 
 
 def prepare(training: Training, seed: int) -> None:
@@ -84,9 +102,10 @@ def forward(
 ) -> tuple[LiveModel, Forward]:
     """Build the model on its device; from `assets`, a checkpoint's model folder, if given."""
     prepare(experiment.trainer, experiment.seed)
-    strategy = experiment.strategy.options.build()
-    precision = experiment.precision.options.build(strategy.device)
-    model = experiment.model.options.build(info, assets)
+    strategy = _live(experiment.strategy)
+    precision = _live(experiment.precision, strategy.device)
+    model = _live(experiment.model, info, assets)
+    _hold(experiment.model, model.processor, protocols.Processor)
     return model, Forward(strategy.wrap(model.module), precision, strategy)
 
 
@@ -110,7 +129,7 @@ def trainer(
         for split in splits.keys()  # noqa: SIM118
         if only in {None, split}
     }
-    optimizer = experiment.optimizer.options.build(model.labelled())
+    optimizer = _live(experiment.optimizer, model.labelled())
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     items = len(splits["train"])
@@ -132,7 +151,7 @@ def trainer(
             forward=run,
             loss=loss,
             optimizer=optimizer,
-            factor=experiment.scheduler.options.build(total),
+            factor=_live(experiment.scheduler, total),
             max_norm=training.max_grad_norm,
         ),
         hooks=hooks,
@@ -146,7 +165,7 @@ def trainer(
 def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
     """Build the loss; `UserError` where micro-batches would change it."""
     training = experiment.trainer
-    loss: LiveLoss = experiment.loss.options.build(info)
+    loss: LiveLoss = _live(experiment.loss, info)
     if loss.coupled and 0 < training.micro_batch < training.batch_size:
         at = ("trainer", "micro_batch")
         message = "this loss is coupled within a batch: micro_batch would change it; remove it"

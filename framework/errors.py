@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import traceback
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -26,18 +28,39 @@ class RunError(Exception):
 class Problem:
     """One mistake in an experiment, with the place it was made.
 
-    `where` is `file:line:column` (or the command-line argument), `excerpt` the source line and
-    a caret under the column; both are empty where there is no text to point at.
+    `line` and `column` (code points) count from 1, and are 0 where there is no text to point at;
+    `file` is then a file's name, or empty. `via` says how the file was come by.
     """
 
     message: str
-    where: str = ""
-    excerpt: str = ""
+    file: str = ""
+    line: int = 0
+    column: int = 0
+    source: str = ""
+    """The line that holds the mistake."""
+    via: Sequence[str] = ()
+    """Where each file was extended, the nearest first: `FILE:LINE:COLUMN`."""
+
+    @property
+    def where(self) -> str:
+        """The place as `file:line:column`."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
+    def text(self, *, colour: bool = False) -> str:
+        """Render as one line, followed by the source line and its caret where there is one."""
+        bold, red, plain = ("\x1b[1m", "\x1b[1;31m", "\x1b[0m") if colour else ("", "", "")
+        lines = [f"{bold}{self.where}:{plain} {self.message}" if self.where else self.message]
+        if self.line:
+            source = "".join(c if c.isprintable() else " " for c in self.source)
+            # a wide character takes two cells of a terminal, and so must what stands below it
+            wide = (unicodedata.east_asian_width(c) in "WF" for c in source[: self.column - 1])
+            indent = "".join("\u3000" if two else " " for two in wide)
+            lines += [f"    {source}", f"    {indent}{red}^{plain}"]
+        return "\n".join([*lines, *(f"    extended by {place}" for place in self.via)])
 
     def __str__(self) -> str:
-        """Render as one line, followed by the source line and its caret where there is one."""
-        line = f"{self.where}: {self.message}" if self.where else self.message
-        return f"{line}\n{self.excerpt}" if self.excerpt else line
+        """Render without colour."""
+        return self.text()
 
 
 class ExperimentError(UserError):
@@ -58,6 +81,15 @@ def nearest(word: str, choices: Iterable[str]) -> str:
 def listing(words: Iterable[str]) -> str:
     """Return the words quoted, in order, with commas: `'a', 'b'`; `none` when there is none."""
     return ", ".join(f"'{word}'" for word in words) or "none"
+
+
+def located(cls: type[object]) -> str:
+    """Return a class's full name and the file that defines it, as errors of plugins name it."""
+    try:
+        file = inspect.getsourcefile(cls)
+    except TypeError:
+        file = None
+    return f"{cls.__module__}.{cls.__qualname__}" + (f" in {file}" if file else "")
 
 
 def fault(error: BaseException) -> str:

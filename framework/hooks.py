@@ -35,7 +35,7 @@ from typing import Any
 import attrs
 import pluggy
 
-from framework.errors import RunError, UserError, fault, listing, nearest
+from framework.errors import RunError, UserError, fault, listing, located, nearest
 from framework.state import State
 
 hookspec = pluggy.HookspecMarker("framework")
@@ -127,11 +127,13 @@ class Hooks:
 
     def _guarded(self, label: str, live: object) -> SimpleNamespace:
         """Return the callback's hooks, wrapped so that an error names the callback."""
-        where = f"callback '{label}' ({type(live).__module__}.{type(live).__qualname__})"
+        where = f"callback '{label}' ({located(type(live))})"
         hooks = {}
         # statically: a property of the callback must not be computed here
         for name, found in inspect.getmembers_static(live):
             if not hasattr(found, "framework_impl"):
+                if name in NAMES and inspect.isfunction(found):
+                    raise UserError(f"{where}: '{name}' is never called; mark it with @hookimpl")
                 continue
             method = getattr(live, name)
             if name not in NAMES:
@@ -142,12 +144,14 @@ class Hooks:
                 if argument not in known:
                     hint = nearest(argument, known) or f"; it is called with {listing(known)}"
                     raise UserError(f"{where}: '{name}' has no argument '{argument}'{hint}")
-            hooks[name] = self._guard(label, where, method, sink=getattr(live, "sink", False))
+            hooks[name] = self._guard(label, type(live), method, sink=getattr(live, "sink", False))
         if not hooks:
             raise UserError(f"{where} implements no hook; mark its methods with @hookimpl")
         return SimpleNamespace(**hooks)
 
-    def _guard(self, label: str, where: str, method: Any, *, sink: bool) -> Any:
+    def _guard(self, label: str, cls: type[object], method: Any, *, sink: bool) -> Any:
+        where = f"callback '{label}' ({cls.__module__}.{cls.__qualname__})"
+
         @functools.wraps(method)
         def call(*args: Any) -> None:
             if label in self.broken:
@@ -171,9 +175,14 @@ def ordered(callbacks: Mapping[str, object]) -> dict[str, object]:
     """Return the callbacks in the file's order, moved where `before` and `after` say so."""
     waits: dict[str, set[str]] = {label: set() for label in callbacks}
     for label, live in callbacks.items():
-        for other in getattr(live, "before", ()):
-            waits.get(other, set()).add(label)
-        waits[label] |= set(getattr(live, "after", ())) & set(callbacks)
+        for side in ("before", "after"):
+            for other in getattr(live, side, ()):
+                if other not in callbacks:
+                    hint = nearest(other, callbacks) or f"; there are {listing(callbacks)}"
+                    message = f"wants to come {side} '{other}', which is no callback here{hint}"
+                    raise UserError(f"callback '{label}' ({located(type(live))}) {message}")
+                first, second = (label, other) if side == "before" else (other, label)
+                waits[second].add(first)
     order: dict[str, object] = {}
     while len(order) < len(callbacks):
         ready = [k for k in callbacks if k not in order and waits[k] <= set(order)]

@@ -1,4 +1,4 @@
-"""What a run says: to the terminal at once, and to `run.log` as soon as there is one."""
+"""What a run says, for its `run.log`, kept until there is one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import TextIO
 
 _logger = logging.getLogger("framework")
-
-
-class _Terminal(logging.StreamHandler[TextIO]):
-    """Writes to whatever `sys.stderr` is now, so that a live line can move it aside."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stderr)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write a record to the stream of this moment."""
-        self.stream = sys.stderr
-        super().emit(record)
 
 
 class _Buffer(MemoryHandler):
@@ -45,16 +32,6 @@ class _Buffer(MemoryHandler):
         super().close()
         if file is not None:
             file.close()
-
-
-def to_terminal() -> None:
-    """Send the project's messages to the terminal; called once, by the command line."""
-    handler = _Terminal()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
-    _logger.addHandler(handler)
-    _logger.setLevel(logging.DEBUG)
-    _logger.propagate = False
 
 
 @contextmanager

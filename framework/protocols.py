@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -41,16 +41,18 @@ def option(
     help: str,  # noqa: A002 - the field's word for it, as in argparse
     validator: Any = None,
     kind: str | None = None,
+    metric: bool = False,
 ) -> Any:
     """Declare one option of a plugin: a field whose name is its TOML key.
 
     `help` is one line. `kind` makes the option a nested component of that kind, or, with a
     mapping as the default, several under labels. A `Path` is taken relative to the file that
-    wrote it; in a `Path | str`, text is a path when it begins with `.`, `/` or `~`.
+    wrote it; in a `Path | str`, text is a path when it begins with `.`, `/` or `~`. `metric`
+    says that the text is the name of a metric with its split, as in `val/f1`.
     """
     if isinstance(default, (list, dict)):
         default = attrs.Factory(functools.partial(copy.copy, default))
-    metadata = {"help": help, "kind": kind}
+    metadata = {"help": help, "kind": kind, "metric": metric}
     return attrs.field(default=default, validator=validator, metadata=metadata, kw_only=True)
 
 
@@ -160,12 +162,13 @@ class Model(Protocol):
 
 
 class LiveLoss(Protocol):
-    """The live loss: `Loss.build(info)`."""
+    """The live loss: `Loss.build(info)`.
+
+    It may also have `facts`: what the run's record should say of it, as JSON.
+    """
 
     coupled: bool
     """True for in-batch terms (negatives, isotropy): exact per micro-batch only."""
-    facts: Mapping[str, Any]
-    """What the run's record should say of it, as JSON: the class weights in use, say."""
 
     def counts(self, batch: Batch) -> dict[str, int]:
         """Items per named part, known before the forward pass."""
@@ -181,17 +184,43 @@ class Loss(Protocol):
         """Build it for a dataset."""
 
 
+class LiveOptimizer(Protocol):
+    """What is used of a `torch.optim.Optimizer`."""
+
+    param_groups: list[dict[str, Any]]
+    """Each with `lr`; an `initial_lr` beside it is what schedules start from."""
+
+    def step(self) -> Any:
+        """Change the parameters by their gradients; those without one stay."""
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002 - torch's
+        """Clear the gradients."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every parameter."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a saved state."""
+
+
 class Optimizer(Protocol):
     """Options of an optimizer."""
 
-    def build(self, parameters: Sequence[Labelled]) -> torch.optim.Optimizer:
+    def build(self, parameters: Sequence[Labelled]) -> LiveOptimizer:
         """Build it, mapping parts and depths to learning rates and decay."""
+
+
+class LiveScheduler(Protocol):
+    """A pure function."""
+
+    def __call__(self, step: int, /) -> float:
+        """Factor of the learning rate at a step; 0 is the first."""
 
 
 class Scheduler(Protocol):
     """Options of a scheduler."""
 
-    def build(self, total_steps: int) -> Callable[[int], float]:
+    def build(self, total_steps: int) -> LiveScheduler:
         """Build the pure function from a step (0 is the first) to a factor of the rate."""
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,14 @@ class Offer:
     version: str
     entry: EntryPoint = attrs.field(repr=False, eq=False)
 
+    @property
+    def owner(self) -> str:
+        """The distribution with its version."""
+        return f"{self.distribution} {self.version}"
+
     def load(self) -> type[Any]:
         """Import the plugin's class; `UserError` names distribution, version and exception."""
-        owner = f"{self.kind} '{self.name}' of {self.distribution} {self.version}"
+        owner = f"{self.kind} '{self.name}' of {self.owner}"
         try:
             cls = self.entry.load()
             if attrs.has(cls):
@@ -81,12 +85,16 @@ class Offer:
 
 
 def _scan() -> tuple[Offer, ...]:
+    """Read every distribution's entry points once, and its name and version if it has any."""
+    every = entry_points()
+    owners: dict[int, tuple[str, str]] = {}
     found = []
     for kind in KINDS.values():
-        for entry in entry_points(group=kind.group):
+        for entry in every.select(group=kind.group):
             dist = entry.dist
-            name, version = (dist.name, dist.version) if dist else ("unknown", "?")
-            found.append(Offer(kind.name, entry.name, name, version, entry))
+            if id(dist) not in owners:
+                owners[id(dist)] = (dist.name, dist.version) if dist else ("unknown", "?")
+            found.append(Offer(kind.name, entry.name, *owners[id(dist)], entry))
     return tuple(sorted(found, key=lambda offer: (offer.kind, offer.name, offer.distribution)))
 
 
@@ -108,19 +116,12 @@ class Registry:
         if len(found) == 1:
             return found[0]
         if found:
-            owners = " and ".join(f"{o.distribution} {o.version}" for o in found)
+            owners = " and ".join(o.owner for o in found)
             picks = " or ".join(f"'{o.distribution}:{bare}'" for o in found)
             raise UserError(f"{kind} '{bare}' is offered by {owners}: write {picks}")
         names = sorted({offer.name for offer in offers})
         hint = nearest(bare, names) or f"; the choices are {listing(names)}"
         raise UserError(f"no {kind} is named '{name}'{hint}")
-
-    def duplicates(self) -> Iterable[tuple[str, str, list[Offer]]]:
-        """Every kind and name that several distributions offer."""
-        owners: dict[tuple[str, str], list[Offer]] = defaultdict(list)
-        for offer in self.offers:
-            owners[offer.kind, offer.name].append(offer)
-        return [(*key, offers) for key, offers in owners.items() if len(offers) > 1]
 
 
 def source_hash(cls: type[Any]) -> str:

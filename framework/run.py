@@ -1,9 +1,8 @@
-"""A run from its file to its folder; and a finished run taken up again to evaluate or predict."""
+"""A run from its experiment to its folder."""
 
 from __future__ import annotations
 
 import datetime as dt
-import itertools
 import json
 import logging
 import os
@@ -14,45 +13,42 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from framework import build, checkpoint, tables
-from framework.config import experiment as config
+from framework import build, checkpoint
 from framework.config.experiment import Experiment
-from framework.errors import RunError, UserError, fault, listing
+from framework.errors import RunError, UserError, fault
 from framework.hooks import Hooks
 from framework.log import buffered
-from framework.protocols import LiveModel, Record, Row, Splits
-from framework.registry import Registry, source_hash
+from framework.protocols import Splits
+from framework.registry import source_hash
 from framework.state import State
-from framework.step import Forward
-from framework.trainer import Trainer
+from framework.trainer import Sink, Trainer
 
 _log = logging.getLogger("framework")
-MODEL_FILES = ("model.safetensors", "info.json", "experiment.toml")
-"""What a model folder must hold, besides the model's own assets."""
 
 
-def run(path: Path, sets: Sequence[str] = ()) -> tuple[int, Path]:
+Writer = Callable[[Path], AbstractContextManager[Sink]]
+
+
+def run(experiment: Experiment, begun: float, writer: Writer) -> tuple[int, Path]:
     """Run an experiment: train, test, and write its folder; the exit code and the folder.
 
-    Raises `UserError` before anything is written.
+    `begun` is when the command began; `writer` opens a file of predictions. Raises `UserError`
+    before anything is written.
     """
-    begun = time.time()
-    experiment = config.load(path, sets, inputs=True)
     splits = build.dataset(experiment)
     hooks = build.callbacks(experiment, splits.info)
     folder = _folder(experiment.name)
     with buffered() as log:
-        rows = folder / "predictions"
         trainer = build.trainer(
-            experiment, splits, hooks, folder, lambda split: tables.writer(rows / f"{split}.csv")
+            experiment, splits, hooks, folder, lambda s: writer(folder / "predictions" / f"{s}.csv")
         )
         state = trainer.state
         state.started, state.timing["start"] = begun, time.time() - begun
@@ -89,79 +85,6 @@ def _close(state: State, hooks: Hooks) -> None:
         raise RunError(str(error)) from error.__cause__
     finally:
         _result(state)
-
-
-@attrs.frozen
-class Finished:
-    """A trained model with the experiment that made it."""
-
-    experiment: Experiment
-    assets: Path
-    """The model folder: weights, what the model needs beside them, `info.json`."""
-    info: dict[str, Any]
-
-
-def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
-    """Find a trained model: a run folder, a model folder, or an address with a scheme."""
-    scheme, colon, _ = address.partition(":/")
-    if colon and not Path(address).exists():
-        source = Registry().find("source", scheme).load()()
-        folder = source.fetch(address, scratch)
-    else:
-        folder = Path(address)
-    if not folder.is_dir():
-        raise UserError(f"{address}: there is no run folder here; 'runs/NAME/TIME' is one")
-    if (folder / "checkpoints").is_dir():
-        folder = _whole(folder) / "model"
-    lacking = [name for name in MODEL_FILES if not (folder / name).is_file()]
-    if lacking:
-        raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
-    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
-    return Finished(config.load(folder / "experiment.toml", sets), folder, info)
-
-
-def _whole(folder: Path) -> Path:
-    """Return a run's best checkpoint, or, where that is damaged or absent, its last."""
-    for tag in ("best", "last"):
-        step = folder / "checkpoints" / tag
-        if step.exists():
-            try:
-                checkpoint.verify(step)
-            except UserError as error:
-                _log.warning("%s", error)
-            else:
-                return step
-    raise UserError(f"{folder}: this run has no whole checkpoint to load")
-
-
-@attrs.define
-class Predictor:
-    """A trained model, ready for records: `Predictor(finished(…))`."""
-
-    done: Finished
-    model: LiveModel = attrs.field(init=False)
-    forward: Forward = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        """Build the model from what was saved beside its weights, and load those."""
-        self.model, self.forward = build.forward(
-            self.done.experiment, self.done.info, self.done.assets
-        )
-        checkpoint.load_weights(self.model.module, self.done.assets / "model.safetensors")
-        self.model.module.eval()
-
-    def rows(self, records: Iterable[Record]) -> Iterator[Row]:
-        """Yield a row per record, in their order, holding a few hundred at a time."""
-        import torch
-
-        training = self.done.experiment.trainer
-        size = training.micro_batch or training.batch_size
-        stream = iter(records)
-        while chunk := list(itertools.islice(stream, size)):
-            features = self.model.processor.encode(chunk)
-            with torch.no_grad():
-                found = self.forward(self.model.processor.collate(features))
-            yield from self.model.processor.decode(*found)
 
 
 def _folder(name: str) -> Path:

@@ -38,7 +38,7 @@ MODEL_CODE = '''"""A finished model of composable-nlp, as MLflow serves it. Code
 from pathlib import Path
 
 import pandas
-from framework.run import Predictor, finished
+from framework.commands.trained import Predictor, finished
 from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel, PythonModelContext
 

@@ -6,9 +6,12 @@ import csv
 import json
 import os
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -67,3 +70,26 @@ def only_run(cwd: Path, name: str) -> Path:
     """The one run folder of a name."""
     (folder,) = (cwd / "runs" / name).iterdir()
     return folder
+
+
+def install(
+    monkeypatch: pytest.MonkeyPatch,
+    site: Path,
+    name: str,
+    offers: Mapping[str, Any],
+    **sources: str,
+) -> None:
+    """Install a distribution, `name version`, for one test: entry points and modules by name."""
+    name, version = name.split()
+    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    lines = []
+    for group, entries in offers.items():
+        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    for module, source in sources.items():
+        (site / f"{module}.py").write_text(source, encoding="utf-8")
+        monkeypatch.setitem(sys.modules, module, sys)  # so that undoing it forgets the module
+        del sys.modules[module]
+    monkeypatch.syspath_prepend(str(site))

@@ -7,10 +7,11 @@ import json
 import tempfile
 from pathlib import Path
 
-from framework import build, checkpoint, log, run, tables
+from framework import build, checkpoint, run
+from framework.commands import tables, terminal, trained
+from framework.commands.trained import Finished
 from framework.errors import UserError, listing
 from framework.hooks import Hooks
-from framework.run import Finished
 
 EXAMPLE = "example: python -m framework evaluate runs/focal-bert/20261120T101500Z-1a2b3c"
 
@@ -26,9 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Evaluate and print the values; nothing is written unless `--output` is given."""
-    log.to_terminal()
+    terminal.show_log()
     with tempfile.TemporaryDirectory() as scratch:
-        done = run.finished(options.run, Path(scratch), options.set)
+        done = trained.finished(options.run, Path(scratch), options.set)
         values = evaluate(done, options.split, options.output)
     if options.json:
         print(json.dumps(run.plain(values), indent=1))

@@ -7,9 +7,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from framework import log, run, tables
+from framework.commands import tables, terminal, trained
+from framework.commands.trained import Finished, Predictor
 from framework.errors import UserError
-from framework.run import Finished, Predictor
 
 EXAMPLE = "example: python -m framework predict runs/focal-bert/20261120T101500Z-1a2b3c new.csv"
 
@@ -27,13 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Predict; writes ids, labels and probabilities, never the text."""
-    log.to_terminal()
+    terminal.show_log()
     file: Path = options.file
     output = options.output or file.with_name(f"{_SUFFIX.sub('', file.name)}.predictions.csv")
     if output.resolve() == file.resolve():
         raise UserError(f"--output {output} is the file to predict; give another")
     with tempfile.TemporaryDirectory() as scratch:
-        done = run.finished(options.run, Path(scratch), options.set)
+        done = trained.finished(options.run, Path(scratch), options.set)
         count = predict(done, file, output)
     print(f"{count} rows written to {output}")
     return 0

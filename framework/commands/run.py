@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 from pathlib import Path
 
-from framework import log
+from framework.commands import tables, terminal
+from framework.commands._search import TABLES
+from framework.config import experiment as config
 from framework.run import run
 
 EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set loss=cross_entropy"
@@ -28,8 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run it; prints the folder and the metrics of the test split."""
-    log.to_terminal()
-    code, folder = run(options.experiment, options.set)
+    begun = time.time()
+    terminal.show_log()
+    experiment = config.load(options.experiment, options.set, tables=TABLES, inputs=True)
+    code, folder = run(experiment, begun, tables.writer)
     text = (folder / "result.json").read_text(encoding="utf-8")
     if options.json:
         print(text, end="")

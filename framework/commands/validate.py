@@ -1,39 +1,68 @@
-"""`validate EXPERIMENT [--set KEY=VALUE]… [--show]`."""
+"""`validate EXPERIMENT [--set KEY=VALUE]… [--show | --origin | --hooks]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+from framework.commands._search import TABLES
 from framework.config import experiment as config
-from framework.errors import ExperimentError
+from framework.config.experiment import Experiment
+from framework.hooks import NAMES, Hooks
 
-EXAMPLE = "example: python -m framework validate experiments/focal_bert.toml --show"
+EXAMPLE = "example: python -m framework validate experiments/focal_bert.toml --origin"
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     parser.add_argument("experiment", type=Path, help="the TOML file")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--show", action="store_true", help="print it with every default")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change one value of it, as in loss.gamma=3; may be repeated",
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--show", action="store_true", help="print it with every default")
+    shown.add_argument(
+        "--origin", action="store_true", help="the same, with where each value came from"
+    )
+    shown.add_argument(
+        "--hooks", action="store_true", help="print who is called by each hook, in order, and why"
+    )
     parser.add_argument("--json", action="store_true", help="print the problems as objects")
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Check it; every mistake is printed, and the exit code is 2 if there is one."""
-    try:
-        experiment = config.load(options.experiment, options.set)
-    except ExperimentError as error:
-        if not options.json:
-            raise
-        found = [{"where": p.where, "message": p.message} for p in error.problems]
-        print(json.dumps({"problems": found}, indent=1))
-        return error.exit_code
+    """Check it; every mistake is told, and the exit code is 2 if there is one."""
+    experiment = config.load(options.experiment, options.set, tables=TABLES)
     if options.json:
         print(json.dumps({"problems": []}, indent=1))
-    elif options.show:
-        print(experiment.toml(), end="")
+    elif options.show or options.origin:
+        print(experiment.toml(origins=options.origin), end="")
+    elif options.hooks:
+        print(*_hooks(experiment), sep="\n")
     else:
         print(f"{options.experiment}: no mistakes in '{experiment.name}'")
     return 0
+
+
+def _hooks(experiment: Experiment) -> Iterator[str]:
+    """Yield, for each hook, the callbacks it calls, with their owner and what placed them."""
+    parts = experiment.callbacks
+    live = {label: part.options.build() for label, part in parts.items()}
+    calls = Hooks(live).call
+    for name in NAMES:
+        yield name
+        # pluggy keeps them last called first
+        called = [found.plugin_name for found in reversed(getattr(calls, name).get_hookimpls())]
+        for place, label in enumerate(called, 1):
+            reasons = [experiment.origin(("callbacks", label))]
+            reasons += [f"after '{other}'" for other in getattr(live[label], "after", ())]
+            reasons += [f"before '{other}'" for other in getattr(live[label], "before", ())]
+            yield f"  {place}. {label:<18}{parts[label].offer.owner:<26}{', '.join(reasons)}"
+        if not called:
+            yield "  nobody"

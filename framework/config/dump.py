@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from framework.registry import KINDS
+from framework.config.positions import Path
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 
@@ -30,7 +29,7 @@ def value(item: Any) -> str:
         return str(item).lower()
     if isinstance(item, float) and not math.isfinite(item):
         return str(item)
-    if isinstance(item, (str, Path)):
+    if isinstance(item, (str, pathlib.Path)):
         return _text(str(item))
     if isinstance(item, Mapping):
         pairs = ", ".join(f"{key(k)} = {value(v)}" for k, v in item.items() if v is not None)
@@ -40,27 +39,28 @@ def value(item: Any) -> str:
     return repr(item) if isinstance(item, (int, float)) else str(item)
 
 
-def document(tree: Mapping[str, Any]) -> str:
-    """Return a whole document: plain keys first, then each table under its header.
+def document(tree: Mapping[str, Any], note: Callable[[Path], str] = lambda _: "") -> str:
+    """Return a whole document: of each table its plain keys first, then its tables.
 
-    Tables go two levels deep as headers (`[callbacks.LABEL]`), deeper ones inline. A value of
-    None has no form in TOML and is left out: it stands for an option that is not set.
+    `note` says what stands behind the value of a path, as a comment. A value of None has no form
+    in TOML and is left out: it stands for an option that is not set.
     """
-    lines: list[str] = []
-    many = [kind.table for kind in KINDS.values() if kind.many]
-    for name, item in tree.items():
-        if not isinstance(item, Mapping) and item is not None:
-            lines.append(f"{key(name)} = {value(item)}")
-    for name, item in tree.items():
-        if isinstance(item, Mapping):
-            lines += _table(key(name), item, nested=name in many)
-    return "\n".join(lines) + "\n"
+    return "\n".join(_lines(tree, (), note)) + "\n"
 
 
-def _table(header: str, table: Mapping[str, Any], *, nested: bool) -> list[str]:
-    inner = {k: v for k, v in table.items() if nested and isinstance(v, Mapping)}
+def _lines(table: Mapping[str, Any], path: Path, note: Callable[[Path], str]) -> Iterator[str]:
+    inner = {k: v for k, v in table.items() if isinstance(v, Mapping)}
     plain = {k: v for k, v in table.items() if k not in inner and v is not None}
-    pairs = [f"{key(k)} = {value(v)}" for k, v in plain.items()]
-    lines = ["", f"[{header}]", *pairs] if pairs or not inner else []
-    tables = (_table(f"{header}.{key(k)}", v, nested=False) for k, v in inner.items())
-    return [*lines, *itertools.chain(*tables)]
+
+    def line(text: str, at: Path) -> str:
+        # what isn't printable could end the comment
+        said = "".join(c if c.isprintable() else " " for c in note(at))
+        return f"{text}  # {said}" if said else text
+
+    if path and (plain or not inner):
+        header = f"\n[{'.'.join(key(str(k)) for k in path)}]"
+        yield header if plain else line(header, path)
+    for k, item in plain.items():
+        yield line(f"{key(str(k))} = {value(item)}", (*path, k))
+    for k, item in inner.items():
+        yield from _lines(item, (*path, k), note)

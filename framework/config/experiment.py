@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
@@ -12,6 +14,7 @@ from attrs.validators import ge, lt, matches_re
 from packaging.requirements import InvalidRequirement, Requirement
 
 from framework.config import dump, merge
+from framework.config.positions import Path as Keys
 from framework.config.structure import Part, Structurer
 from framework.errors import ExperimentError, Problem, UserError, listing, nearest
 from framework.protocols import Training, option
@@ -32,36 +35,43 @@ class Experiment:
     scheduler: Part
     precision: Part
     strategy: Part
+    trainer: Training
     metrics: Mapping[str, Part]
     callbacks: Mapping[str, Part]
-    trainer: Training
     used: Sequence[Part] = attrs.field(repr=False, eq=False)
     """Every component, nested ones too, for the run's record."""
     draft: merge.Draft = attrs.field(repr=False, eq=False)
 
     def tree(self) -> dict[str, Any]:
         """Return the resolved experiment as plain values, every default written out."""
-        tree: dict[str, Any] = {"name": self.name, "seed": self.seed}
-        if self.requires:
-            tree["requires"] = list(self.requires)
+        told = {field.name: getattr(self, field.name) for field in attrs.fields(Experiment)}
+        tree = {
+            k: self._plain(v) for k, v in told.items() if k not in ("used", "draft") and v != []
+        }
         for kind in KINDS.values():
-            if kind.table and not kind.many:
-                tree[kind.table] = self._plain(getattr(self, kind.table).options)
-        tree["trainer"] = attrs.asdict(self.trainer)
-        for kind in KINDS.values():
-            if kind.table and kind.many:
-                given = self.draft.tree.get(kind.table, ())
-                dropped = {k: False for k in given if isinstance(given, dict) and given[k] is False}
-                parts = getattr(self, kind.table).items()
-                tree[kind.table] = dropped | {k: self._plain(part.options) for k, part in parts}
+            if kind.many:
+                # what was dropped stays so where this document is extended
+                key = str(kind.table)
+                given = self.draft.tree.get(key, {}).items()
+                tree[key] = {k: v for k, v in given if v is False} | tree[key]
         return tree
 
-    def toml(self) -> str:
-        """Return the resolved experiment as a document that runs again as it stands."""
-        return dump.document(self.tree())
+    def toml(self, *, origins: bool = False) -> str:
+        """Return the resolved experiment as a document that runs again as it stands.
+
+        With `origins`, a comment behind each value says where it came from.
+        """
+        return dump.document(self.tree(), self.origin if origins else lambda _: "")
+
+    def origin(self, path: Keys) -> str:
+        """Say in few words where the value of a path came from."""
+        known = self.draft.origins
+        found = known.get(path) or (known.get(path[:-1]) if path[-1] == "use" else None)
+        return found.short if found else "default"
 
     def _plain(self, item: Any) -> Any:
-        """Return options as plain values; nested components get their `use` back."""
+        """Return options as plain values; components get their `use` back."""
+        item = item.options if isinstance(item, Part) else item
         if attrs.has(type(item)):
             given = [field.name for field in attrs.fields(type(item)) if field.init]
             fields = {name: self._plain(getattr(item, name)) for name in given}
@@ -73,7 +83,7 @@ class Experiment:
 
 
 @attrs.frozen
-class _Head:
+class Head:
     """The keys of an experiment that are no component."""
 
     name: str = option(
@@ -84,24 +94,31 @@ class _Head:
 
 
 def load(
-    path: Path, sets: Sequence[str] = (), registry: Registry | None = None, *, inputs: bool = False
+    path: Path,
+    sets: Sequence[str] = (),
+    registry: Registry | None = None,
+    tables: Mapping[str, Callable[[Structurer], None]] = MappingProxyType({}),
+    *,
+    inputs: bool = False,
 ) -> Experiment:
     """Read, merge and check an experiment; `ExperimentError` holds every mistake in it.
 
     With `inputs`, a dataset that has a `check` looks for its files before any other plugin is
-    loaded: what is missing is told before torch is imported.
+    loaded: what is missing is told before torch is imported. `tables` checks the tables that
+    belong to commands, by key, once everything else is structured.
     """
     draft = merge.read(path, sets)
-    draft.tree.setdefault("name", path.stem)
-    structurer = Structurer(draft, registry or Registry())
-    tables = [kind.table for kind in KINDS.values() if kind.table]
-    heads = [field.name for field in attrs.fields(_Head)]
+    draft.tree.setdefault(
+        "name", re.sub(r"[^\w.-]+|^\W+", "-", path.stem, flags=re.ASCII).strip("-")
+    )
+    structurer = Structurer(draft, registry or Registry(), draft.problems)
+    heads = [field.name for field in attrs.fields(Head)]
     for key in draft.tree:
-        if key not in (known := [*heads, *tables, "trainer"]):
+        if key not in (known := [*heads, *merge.COMPONENTS, "trainer", *tables]):
             hint = nearest(key, known) or f"; the keys are {listing(known)}"
             structurer.fail((key,), f"an experiment has no key '{key}'{hint}", at_value=False)
     table = {key: draft.tree[key] for key in heads if key in draft.tree}
-    head = structurer.options(_Head, table, (), "the experiment")
+    head = structurer.options(Head, table, (), "the experiment")
     _requirements(structurer, draft.tree.get("requires", []))
     found: dict[str, Any] = {}
     for kind in KINDS.values():
@@ -109,14 +126,17 @@ def load(
             found[kind.table] = _parts(structurer, kind)
         if inputs and kind.name == "dataset" and found["dataset"]:
             _check(structurer, found["dataset"].options)
-    trainer = draft.tree.get("trainer")
-    if isinstance(trainer, dict):
-        found["trainer"] = structurer.options(Training, trainer, ("trainer",), "trainer")
-    else:
-        structurer.fail(("trainer",), "'trainer' must be a table")
+    found["trainer"] = structurer.table(Training, "trainer")
+    for key in tables.keys() & draft.tree.keys():
+        tables[key](structurer)
     if structurer.problems:
-        raise ExperimentError(structurer.problems)
+        raise ExperimentError(_in_order(structurer.problems))
     return Experiment(**attrs.asdict(head), used=structurer.used, draft=draft, **found)
+
+
+def _in_order(problems: Sequence[Problem]) -> list[Problem]:
+    """Sort problems by line: first those of the file itself, then its parents', then `--set`'s."""
+    return sorted(problems, key=lambda p: (p.file == "--set", len(p.via), p.line, p.column))
 
 
 def _parts(structurer: Structurer, kind: Kind) -> Any:
@@ -127,7 +147,7 @@ def _parts(structurer: Structurer, kind: Kind) -> Any:
         return structurer.components(kind.name, tree.get(key, {}), (key,))
     if key in tree:
         return structurer.component(kind.name, tree[key], (key,))
-    structurer.problems.append(Problem(f"the experiment names no {key}; write {key} = …"))
+    structurer.lacks((), f"the experiment names no {key}; write {key} = …")
     return None
 
 
@@ -137,9 +157,8 @@ def _check(structurer: Structurer, dataset: Any) -> None:
         getattr(dataset, "check", lambda: None)()
     except UserError as error:
         # the message names the file that is missing: no line of the experiment needs showing
-        found = structurer.draft.problem(("dataset",), str(error))
-        structurer.problems.append(Problem(found.message, found.where))
-        raise ExperimentError(structurer.problems) from None
+        found = Problem(str(error), structurer.draft.problem(("dataset",), "").where)
+        raise ExperimentError(_in_order([*structurer.problems, found])) from None
 
 
 def _requirements(structurer: Structurer, requires: Any) -> None:

@@ -17,34 +17,35 @@ import tomli
 
 from framework.config import dump
 from framework.config.positions import Path as Keys
-from framework.config.positions import positions
+from framework.config.positions import Position, positions
 from framework.errors import ExperimentError, Problem
 from framework.registry import KINDS
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.toml"
+NOWHERE = Position(0, 0, 0, 0)
+COMPONENTS = [kind.table for kind in KINDS.values() if kind.table]
 
 
 @attrs.frozen
 class Origin:
     """Where a value was written: the place for messages, the folder for relative paths."""
 
-    source: str
+    file: str
     folder: Path
-    line: int = 0
-    column: int = 0
-    value_line: int = 0
-    value_column: int = 0
-    text: str = attrs.field(default="", repr=False)
+    text: str = attrs.field(repr=False)
+    via: Sequence[str] = ()
+    at: Position = NOWHERE
 
     def problem(self, message: str, *, at_value: bool) -> Problem:
         """Report a mistake made here, at the key or at its value."""
-        line = self.value_line if at_value else self.line
-        column = self.value_column if at_value else self.column
-        if not line:
-            return Problem(message, self.source)
-        source = self.text.split("\n")[line - 1].rstrip("\r").replace("\t", " ")
-        excerpt = f"    {source}\n    {' ' * (column - 1)}^"
-        return Problem(message, f"{self.source}:{line}:{column}", excerpt)
+        line, column = self.at[2:] if at_value else self.at[:2]
+        source = self.text.split("\n")[line - 1].rstrip("\r") if line else ""
+        return Problem(message, self.file, line, column, source, self.via)
+
+    @property
+    def short(self) -> str:
+        """The place in few words: file and line, or the whole argument."""
+        return f"--set {self.text}" if self.file == "--set" else f"{self.file}:{self.at.line}"
 
 
 @attrs.frozen
@@ -53,103 +54,136 @@ class Draft:
 
     tree: dict[str, Any]
     origins: dict[Keys, Origin]
+    problems: list[Problem] = attrs.field(factory=list)
+    """What could not be read."""
+    partial: bool = False
+    """True where a file could not be read: what seems to be missing may stand in it."""
+
+    def origin(self, path: Keys) -> Origin | None:
+        """Find where a path, or else the nearest table around it, was written."""
+        known = (self.origins.get(path[:length]) for length in range(len(path), 0, -1))
+        return next(filter(None, known), None)
 
     def problem(self, path: Keys, message: str, *, at_value: bool = True) -> Problem:
         """Report a mistake at a path; what was written nowhere is reported at its table."""
-        for length in range(len(path), 0, -1):
-            origin = self.origins.get(path[:length])
-            if origin is not None:
-                return origin.problem(message, at_value=at_value and length == len(path))
-        return Problem(message)
+        origin = self.origin(path)
+        written = path in self.origins
+        return (
+            origin.problem(message, at_value=at_value and written) if origin else Problem(message)
+        )
 
     def folder(self, path: Keys) -> Path:
         """Return the folder that a relative path written at this place starts from."""
-        for length in range(len(path), 0, -1):
-            if path[:length] in self.origins:
-                return self.origins[path[:length]].folder
-        return Path.cwd()
+        origin = self.origin(path)
+        return origin.folder if origin else Path.cwd()
 
 
 def read(path: Path, sets: Sequence[str] = ()) -> Draft:
-    """Read an experiment with all it extends, the core's defaults beneath, `--set` on top."""
-    layers = [_file(DEFAULTS), *_chain(path), *(_set(text) for text in sets)]
-    merged = Draft({}, {})
-    for layer in layers:
+    """Read an experiment with all it extends, the core's defaults beneath, `--set` on top.
+
+    What can't be read is left out and told in the draft's `problems`; `ExperimentError` where
+    the file itself is it.
+    """
+    problems: list[Problem] = []
+    files = _chain(path, problems)
+    partial = bool(problems)
+    arguments = []
+    for argument in sets:
+        try:
+            arguments.append(_set(argument))
+        except ExperimentError as error:
+            problems += error.problems
+    if not files:
+        raise ExperimentError(problems)
+    merged = Draft({}, {}, problems, partial)
+    for layer in [_file(DEFAULTS), *files, *arguments]:
         _merge(merged, layer)
+    for kind in KINDS.values():
+        if kind.listed:
+            _label(merged, str(kind.table))
     return merged
 
 
-def _chain(path: Path) -> list[Draft]:
+def _chain(path: Path, problems: list[Problem]) -> list[Draft]:
     """Return the drafts of a file and all it extends, the farthest ancestor first."""
     drafts: list[Draft] = []
     seen: list[Path] = []
-    reference: Draft | None = None
-    while True:
-        seen.append(path.resolve())
-        draft = _file(path, reference)
-        drafts.append(draft)
-        if "extends" not in draft.tree:
-            return drafts[::-1]
-        parent = draft.tree.pop("extends")
-        if not isinstance(parent, str):
-            problem = draft.problem(("extends",), f"'extends' must be text, found {parent!r}")
-            raise ExperimentError([problem])
-        # unlike Path's, this one leaves the folder of an unknown user as it is
-        path = draft.folder(("extends",)) / os.path.expanduser(parent)  # noqa: PTH111
-        if path.resolve() in seen:
-            chain = " -> ".join(p.name for p in [*seen, path])
-            problem = draft.problem(("extends",), f"'extends' leads back to itself: {chain}")
-            raise ExperimentError([problem])
-        reference = draft
+    child: Origin | None = None
+    try:
+        while True:
+            seen.append(path.resolve())
+            draft = _file(path, child)
+            drafts.append(draft)
+            if "extends" not in draft.tree:
+                break
+            parent, child = draft.tree.pop("extends"), draft.origins["extends",]
+            if not isinstance(parent, str) or "\0" in parent:
+                message = f"'extends' must be text, found {parent!r}"
+                raise ExperimentError([child.problem(message, at_value=True)])  # noqa: TRY301
+            # unlike Path's, this one leaves the folder of an unknown user as it is
+            path = child.folder / os.path.expanduser(parent)  # noqa: PTH111
+            if path.resolve() in seen:
+                chain = " -> ".join(p.name for p in [*seen, path])
+                message = f"'extends' leads back to itself: {chain}"
+                raise ExperimentError([child.problem(message, at_value=True)])  # noqa: TRY301
+    except ExperimentError as error:
+        problems += error.problems
+    return drafts[::-1]
 
 
-def _file(path: Path, child: Draft | None = None) -> Draft:
+def _file(path: Path, child: Origin | None = None) -> Draft:
+    via: tuple[str, ...] = ()
+    if child:
+        via = (child.problem("", at_value=True).where, *child.via)
     try:
         text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        message = f"{path}: can't read this experiment ({error.strerror})"
-        problem = child.problem(("extends",), message) if child else Problem(message)
-        raise ExperimentError([problem]) from None
     except UnicodeDecodeError as error:
-        message = f"{path}: not UTF-8 text (byte {error.start + 1})"
-        raise ExperimentError([Problem(message)]) from None
-    return _parse(text, _short(path), path.resolve().parent)
+        message = f"not UTF-8 text (byte {error.start + 1})"
+        raise ExperimentError([Problem(message, str(path), via=via)]) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        message = f"{path}: can't read this experiment ({reason})"
+        problem = child.problem(message, at_value=True) if child else Problem(message)
+        raise ExperimentError([problem]) from None
+    return _parse(text, Origin(_short(path), path.resolve().parent, text, via))
 
 
 def _short(path: Path) -> str:
     """Return a file's name as a person in the current folder would write it."""
     full = path.resolve()
+    if full == DEFAULTS:
+        return "framework/defaults.toml"
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
 
 
 def _set(argument: str) -> Draft:
     """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string."""
     key, equals, value = argument.partition("=")
-    source = f"--set {argument}"
+    origin = Origin("--set", Path.cwd(), argument)
     if not (key.strip() and equals) or "\n" in key:
-        raise ExperimentError([Problem("expected KEY=VALUE, as in --set loss.gamma=3", source)])
+        at = attrs.evolve(origin, at=Position(1, 1, 1, 1))
+        message = "expected KEY=VALUE, as in --set loss.gamma=3"
+        raise ExperimentError([at.problem(message, at_value=False)])
     if "\n" not in value:
         with contextlib.suppress(ExperimentError):
-            return _parse(argument, source, Path.cwd(), plain=True)
-    return _parse(f"{key}= {dump.value(value.strip())}", source, Path.cwd(), plain=True)
+            return _parse(argument, origin)
+    return _parse(f"{key}={dump.value(value.strip())}", origin)
 
 
-def _parse(text: str, source: str, folder: Path, *, plain: bool = False) -> Draft:
+def _parse(text: str, origin: Origin) -> Draft:
     try:
         tree = tomli.loads(text)
         found = positions(text)
     except tomli.TOMLDecodeError as error:
-        at = Origin(source, folder, error.lineno, error.colno, error.lineno, error.colno, text)
-        raise ExperimentError([at.problem(error.msg, at_value=True)]) from None
+        at = Position(error.lineno, error.colno, error.lineno, error.colno)
+        problem = attrs.evolve(origin, at=at).problem(error.msg, at_value=True)
     except RecursionError:
-        raise ExperimentError([Problem("nested too deeply", source)]) from None
+        problem = Problem("nested too deeply", origin.file)
     except ValueError:  # Python's own limit
-        raise ExperimentError([Problem("a number has too many digits", source)]) from None
-    if plain:
-        origins = {path: Origin(source, folder) for path in found}
+        problem = Problem("a number has too many digits", origin.file)
     else:
-        origins = {path: Origin(source, folder, *at, text) for path, at in found.items()}
-    return Draft(tree, origins)
+        return Draft(tree, {path: attrs.evolve(origin, at=at) for path, at in found.items()})
+    raise ExperimentError([problem])
 
 
 def _merge(base: Draft, layer: Draft) -> None:
@@ -184,11 +218,12 @@ def _component(base: Draft, layer: Draft, path: Keys) -> None:
     """Lay a value over another: a table without `use` joins a name or a table, key by key."""
     value = _get(layer.tree, path)
     before = _get(base.tree, path)
-    if isinstance(value, dict) and "use" not in value:
+    # what is no component has no `use` that could mean anything
+    if isinstance(value, dict) and ("use" not in value or path[0] not in COMPONENTS):
         if isinstance(before, str):
             before = {"use": before}
             _put(base.tree, path, before)
-            base.origins[*path, "use"] = base.origins[path]
+            base.origins[*path, "use"] = base.origins.pop(path)
         if isinstance(before, dict):
             base.origins.setdefault(path, layer.origins[path])
             for key in value:

@@ -85,6 +85,8 @@ def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
     converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
 
     def path(value: Any, _: Any) -> Path:
+        if value == "":
+            raise _mismatch(value, Path)
         return Path(draft.folder(at), Path(_strict(value, Path)).expanduser()).absolute()
 
     def union(value: Any, kind: Any) -> Any:
@@ -158,10 +160,17 @@ class Structurer:
     problems: list[Problem] = attrs.field(factory=list)
     used: list[Part] = attrs.field(factory=list)
     """Every component met, nested ones too."""
+    classes: dict[Keys, tuple[str, type[Any]] | None] = attrs.field(factory=dict)
+    """Kind and options class by path; None for a component that can't be loaded."""
 
     def fail(self, path: Keys, message: str, *, at_value: bool = True) -> None:
         """Note a mistake."""
         self.problems.append(self.draft.problem(path, message, at_value=at_value))
+
+    def lacks(self, path: Keys, message: str) -> None:
+        """Note that something is missing, unless it may stand in a file that can't be read."""
+        if not self.draft.partial:
+            self.fail(path, message)
 
     def component(self, kind: str, value: Any, path: Keys, label: str = "") -> Part | None:
         """Structure a bare name or a table with `use` (which defaults to the label)."""
@@ -173,17 +182,21 @@ class Structurer:
         else:
             self.fail(path, f"{kind}: expected a name or a table, found {_shown(value)}")
             return None
-        if not (isinstance(name, str) and name):
-            self.fail(path, f'{kind}: no plugin is named; write use = "…"')
+        if not isinstance(name, str):
+            self.fail(at, f"{kind}: expected a plugin's name, found {_shown(name)}")
             return None
+        if not name:
+            self.lacks(path, f'{kind}: no plugin is named; write use = "…"')
+            return None
+        self.classes[path] = None
         try:
             offer = self.registry.find(kind, name)
             cls = offer.load()
         except UserError as error:
             self.fail(at if at in self.draft.origins else path, str(error))
             return None
-        source = f" of {offer.distribution} {offer.version}"
-        options = self.options(cls, table, path, f"{kind} '{name}'", source)
+        self.classes[path] = kind, cls
+        options = self.options(cls, table, path, f"{kind} '{name}'", f" of {offer.owner}")
         if options is None:
             return None
         part = Part(kind, name, offer, options)
@@ -211,6 +224,15 @@ class Structurer:
                 made |= {label: part} if part else {}
         return made
 
+    def table(self, cls: type[Any], key: str) -> Any:
+        """Structure a table of the experiment that is no component."""
+        value = self.draft.tree[key]
+        self.classes[key,] = "", cls
+        if isinstance(value, dict):
+            return self.options(cls, value, (key,), key)
+        self.fail((key,), f"'{key}': expected a table, found {_shown(value)}")
+        return None
+
     def options(
         self, cls: type[Any], table: Mapping[str, Any], path: Keys, owner: str, source: str = ""
     ) -> Any:
@@ -228,12 +250,12 @@ class Structurer:
         values = {}
         for name, field in fields.items():
             if name in table:
-                values[field.alias] = self._field(field, table[name], (*path, name), owner + source)
+                values[field.alias] = self.field(field, table[name], (*path, name), owner + source)
             elif field.default is attrs.NOTHING:
                 about = field.metadata.get("help", "it has no default")
-                self.fail(path, f"{owner} needs the option '{name}' ({about})")
+                self.lacks(path, f"{owner} needs the option '{name}' ({about})")
             elif field.metadata.get("kind"):
-                values[field.alias] = self._default(field)
+                values[field.alias] = self._default(field, (*path, name))
         if len(self.problems) > before:
             return None
         try:
@@ -242,11 +264,11 @@ class Structurer:
             self.fail(path, f"{owner}: {_words(error)}")
             return None
 
-    def _default(self, field: attrs.Attribute[Any]) -> Any:
+    def _default(self, field: attrs.Attribute[Any], path: Keys) -> Any:
         """Structure the default of a nested component, which is written as in a file."""
         factory = getattr(field.default, "factory", None)
         value = factory() if factory else field.default
-        return self._nested(field.metadata["kind"], value, ())
+        return self._nested(field.metadata["kind"], value, path)
 
     def _nested(self, kind: str, value: Any, path: Keys) -> Any:
         if isinstance(value, (list, dict)) and not (isinstance(value, dict) and "use" in value):
@@ -255,8 +277,11 @@ class Structurer:
         part = self.component(kind, value, path)
         return part.options if part else None
 
-    def _field(self, field: attrs.Attribute[Any], value: Any, path: Keys, owner: str) -> Any:
+    def field(self, field: attrs.Attribute[Any], value: Any, path: Keys, owner: str) -> Any:
+        """Structure one option; None where it is wrong, or of another type than `owner` knows."""
         if field.metadata.get("kind"):
+            if isinstance(value, dict) and "use" not in value and isinstance(field.default, str):
+                value = {"use": field.default, **value}
             return self._nested(field.metadata["kind"], value, path)
         try:
             value = _converter(self.draft, path).structure(value, field.type or Any)
@@ -267,11 +292,22 @@ class Structurer:
         except Exception as error:  # noqa: BLE001 - a type that the core has no rule for
             self.fail(path, f"{owner}: '{field.name}' is no {field.type}: {_words(error)}")
             return None
-        if field.validator is not None:
-            try:
-                field.validator(None, field, value)
-            except AttributeError:
-                pass  # it compares options with each other: checked again once all are known
-            except (ValueError, TypeError) as error:
-                self.fail(path, _words(error))
+        try:
+            (field.validator or (lambda *_: None))(None, field, value)
+        except AttributeError:
+            pass  # it compares options with each other: checked again once all are known
+        except (ValueError, TypeError) as error:
+            self.fail(path, _words(error))
+        if field.metadata.get("metric"):
+            self._metrics(value, path)
         return value
+
+    def _metrics(self, names: str | list[str], path: Keys) -> None:
+        """Check names of metrics, as far as they are known without data."""
+        metrics = self.draft.tree["metrics"]
+        known = ["val/loss", *(f"val/{k}" for k in (metrics if isinstance(metrics, dict) else ()))]
+        for index, name in enumerate([names] if isinstance(names, str) else names):
+            if "/".join(name.split("/")[:2]) not in known:
+                at = path if isinstance(names, str) else (*path, index)
+                hint = nearest(name, known) or f"; there are {listing(known)}"
+                self.fail(at, f"nothing computes '{name}'{hint}")

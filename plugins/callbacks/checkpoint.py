@@ -17,7 +17,9 @@ from framework.state import State
 class Checkpoint:
     """Asks for a checkpoint after every evaluation, and calls the best by a metric `best`."""
 
-    monitor: str = option("val/loss", help="the metric, with its split, that tells the best")
+    monitor: str = option(
+        "val/loss", help="the metric, with its split, that tells the best", metric=True
+    )
     mode: Literal["min", "max"] = option("min", help="whether lower or higher is better")
 
     def build(self) -> LiveCheckpoint:

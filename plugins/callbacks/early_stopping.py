@@ -17,7 +17,7 @@ from framework.state import State
 class EarlyStopping:
     """Stops training when `patience` evaluations in a row brought nothing better."""
 
-    monitor: str = option(help="the metric, with its split, as in val/f1")
+    monitor: str = option(help="the metric, with its split, as in val/f1", metric=True)
     mode: Literal["min", "max"] = option(help="whether lower or higher is better")
     patience: int = option(
         3, help="evaluations without improvement before it stops", validator=attrs.validators.ge(1)

@@ -130,6 +130,8 @@ class Tracker:
     @hookimpl
     def run_end(self, state: State) -> None:
         """Send the rest, the files and the model, and close the run."""
+        if not self.uri:
+            return  # another callback failed before this one's start
         # twice: a server closes connections that were idle, and the client then fails once
         if not (self._attempt(state, self._flush) or self._attempt(state, self._flush)):
             return

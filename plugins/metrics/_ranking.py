@@ -38,7 +38,7 @@ class Ranking:
         """Keep a batch: `logits` [B, C], `labels` [B]."""
         labels_B = batch["labels"]
         kept_B = labels_B != IGNORED
-        self.probabilities.append(outputs["logits"][kept_B].double().softmax(-1).cpu())
+        self.probabilities.append(outputs["logits"].detach()[kept_B].double().softmax(-1).cpu())
         self.labels.append(labels_B[kept_B].cpu())
 
     def merge(self, others: Sequence[Ranking]) -> None:

@@ -30,6 +30,7 @@ def with_warmup(
     def factor(step: int) -> float:
         if step < rise:
             return (step + 1) / rise
-        return curve((step - rise) / max(total_steps - rise, 1))
+        # a run that goes on longer stays where the curve ended
+        return curve(min(1.0, (step - rise) / max(total_steps - rise, 1)))
 
     return factor

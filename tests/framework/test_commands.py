@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from framework.__main__ import COMMANDS, main
+from framework.commands.trained import finished
 from framework.errors import UserError
 from framework.registry import KINDS, Registry
-from framework.run import finished
 
 GOOD = """
 dataset = "acme_words"
@@ -149,12 +149,17 @@ def test_validating_imports_torch_at_most(tmp_path: Path, experiment: Path) -> N
 
 
 def test_every_plugin_is_listed(tmp_path: Path) -> None:
-    """`plugins` has a line per plugin: kind, name, distribution, version."""
+    """`plugins` has a line per plugin: kind, name, distribution, version, and what it is."""
     done = ran("plugins", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     offers = Registry().offers
     lines = [line.split() for line in done.stdout.splitlines()]
-    assert sorted(lines) == sorted([o.kind, o.name, o.distribution, o.version] for o in offers)
+    assert sorted(line[:4] for line in lines) == sorted(
+        [o.kind, o.name, o.distribution, o.version] for o in offers
+    )
+    for offer, line in zip(offers, sorted(lines), strict=True):
+        first = (offer.load().__doc__ or "").splitlines()[0]
+        assert " ".join(line[4:]) == " ".join(first.split()), offer
     kinds = [line[0] for line in lines]
     assert kinds == sorted(kinds, key=list(KINDS).index)
 
@@ -172,6 +177,8 @@ def test_the_plugins_of_a_kind_are_listed(tmp_path: Path) -> None:
         "distribution": "acme-parts",
         "version": "0.3.1",
         "object": "acme_parts:Poly",
+        "summary": "Cross-entropy plus epsilon (1 - p_t), a first-order polynomial loss.",
+        "broken": "",
     }
 
 
@@ -275,17 +282,17 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     assert heads == [
         "x.toml:2:1: an experiment has no key 'seeds'; did you mean 'seed'?",
         "x.toml:3:11: no dataset is named 'acme_wrods'; did you mean 'acme_words'?",
-        "x.toml:7:14: 'max_length' must be >= 8: 2",
         "x.toml:4:39: 'epsilon': expected a number, found the text 'x'",
+        "x.toml:7:14: 'max_length' must be >= 8: 2",
         "x.toml:9:10: 'epochs' must be >= 1: 0",
-        "--set trainer.log_every=no: 'log_every': expected a whole number, found the text 'no'",
+        "--set:1:19: 'log_every': expected a whole number, found the text 'no'",
     ]
-    assert len(message.splitlines()) == len(heads) + 2 * (len(heads) - 1)
+    assert len(message.splitlines()) == 3 * len(heads)
     assert refused("run", "x.toml", "--set", "trainer.log_every=no", cwd=tmp_path) == message
 
 
 def test_mistakes_as_objects(tmp_path: Path) -> None:
-    """`validate --json` gives every mistake with its place, and exits 2 too."""
+    """`--json` gives every mistake with its place, from `validate` and from `run`, and exits 2."""
     (tmp_path / "x.toml").write_text(BAD)
     done = ran("validate", "x.toml", "--json", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (2, "")
@@ -293,11 +300,21 @@ def test_mistakes_as_objects(tmp_path: Path) -> None:
     assert [problem["where"] for problem in problems] == [
         "x.toml:2:1",
         "x.toml:3:11",
-        "x.toml:7:14",
         "x.toml:4:39",
+        "x.toml:7:14",
         "x.toml:9:10",
     ]
-    assert problems[0]["message"] == "an experiment has no key 'seeds'; did you mean 'seed'?"
+    assert problems[0] == {
+        "where": "x.toml:2:1",
+        "message": "an experiment has no key 'seeds'; did you mean 'seed'?",
+        "file": "x.toml",
+        "line": 2,
+        "column": 1,
+        "source": "seeds = 1",
+        "via": [],
+    }
+    again = ran("run", "x.toml", "--json", cwd=tmp_path)
+    assert (again.returncode, json.loads(again.stdout)["problems"]) == (2, problems)
 
 
 @pytest.mark.parametrize("command", ["run", "validate"])
@@ -309,13 +326,25 @@ def test_an_experiment_that_isnt_there(tmp_path: Path, command: str) -> None:
 
 
 def test_a_monitor_that_nobody_computes(tmp_path: Path, experiment: Path) -> None:
-    """`run` refuses, before any model is built, to wait for a metric that nobody computes."""
+    """A metric to wait for that nobody computes is told before anything heavy is loaded."""
     text = "\n[callbacks.early_stopping]\nmonitor = 'val/acuracy'\nmode = 'max'\n"
     experiment.write_text(GOOD + text)
-    assert refused("run", "x.toml", cwd=tmp_path) == (
-        "x.toml:10:11: callback 'early_stopping' reads 'val/acuracy', which nothing computes;"
-        " did you mean 'val/accuracy'?\n"
+    message = (
+        "x.toml:10:11: nothing computes 'val/acuracy'; did you mean 'val/accuracy'?\n"
         "    monitor = 'val/acuracy'\n"
+        "              ^\n"
+    )
+    assert refused("run", "x.toml", cwd=tmp_path) == message
+    assert refused("validate", "x.toml", cwd=tmp_path) == message
+
+
+def test_a_monitor_that_only_the_data_refuses(tmp_path: Path, experiment: Path) -> None:
+    """What a metric computes may depend on the data: then `run` tells, before a model is built."""
+    text = "\n[callbacks.early_stopping]\nmonitor = 'val/accuracy/x'\nmode = 'max'\n"
+    experiment.write_text(GOOD + text)
+    assert refused("run", "x.toml", cwd=tmp_path) == (
+        "x.toml:10:11: nothing computes 'val/accuracy/x'; did you mean 'val/accuracy'?\n"
+        "    monitor = 'val/accuracy/x'\n"
         "              ^\n"
     )
 
@@ -362,7 +391,7 @@ def test_predictions_have_a_name_of_their_own(
     """The output is named after the whole name of the file, and is never the file itself."""
     written = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("framework.run.finished", lambda *_: None)
+    monkeypatch.setattr("framework.commands.trained.finished", lambda *_: None)
     monkeypatch.setattr(
         "framework.commands.predict.predict", lambda *words: written.append(words[-1]) or 0
     )

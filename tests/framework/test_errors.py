@@ -15,8 +15,14 @@ WORDS = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=
     ("problem", "text"),
     [
         (Problem("wrong"), "wrong"),
-        (Problem("wrong", "x.toml:1:2"), "x.toml:1:2: wrong"),
-        (Problem("wrong", "x.toml:1:2", "    a\n     ^"), "x.toml:1:2: wrong\n    a\n     ^"),
+        (Problem("wrong", "x.toml"), "x.toml: wrong"),
+        (Problem("wrong", "x.toml", 1, 2, "ab"), "x.toml:1:2: wrong\n    ab\n     ^"),
+        (Problem("wrong", "x", 3, 3, "\t\x1b[31m"), "x:3:3: wrong\n      [31m\n      ^"),
+        (Problem("wrong", "x", 1, 4, "a漢😀b"), "x:1:4: wrong\n    a漢😀b\n     \u3000\u3000^"),
+        (
+            Problem("wrong", "b", 1, 1, "a", via=("c:2:3", "d:4:5")),
+            "b:1:1: wrong\n    a\n    ^\n    extended by c:2:3\n    extended by d:4:5",
+        ),
     ],
 )
 def test_a_problem_is_a_line_and_its_source(problem: Problem, text: str) -> None:
@@ -24,9 +30,18 @@ def test_a_problem_is_a_line_and_its_source(problem: Problem, text: str) -> None
     assert str(problem) == text
 
 
+def test_colour_marks_the_place_and_the_caret() -> None:
+    """In colour the place is bold and the caret red; without it there is no escape at all."""
+    problem = Problem("wrong", "x.toml", 1, 2, "ab")
+    assert problem.text(colour=True) == (
+        "\x1b[1mx.toml:1:2:\x1b[0m wrong\n    ab\n     \x1b[1;31m^\x1b[0m"
+    )
+    assert "\x1b" not in problem.text()
+
+
 def test_an_experiments_error_is_all_its_problems() -> None:
     """One error tells every problem, in the order they were found."""
-    problems = [Problem("b", "x:2:1", "    b\n    ^"), Problem("a")]
+    problems = [Problem("b", "x", 2, 1, "b"), Problem("a")]
     error = ExperimentError(problems)
     assert str(error) == "x:2:1: b\n    b\n    ^\na"
     assert error.problems == tuple(problems)

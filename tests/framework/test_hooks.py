@@ -199,6 +199,10 @@ class Unmarked:
         """Nothing."""
 
 
+class Unhooked:
+    """A callback without any hook."""
+
+
 @pytest.mark.parametrize(
     ("live", "message"),
     [
@@ -216,12 +220,13 @@ class Unmarked:
             ),
         ),
         (Variadic(), ": 'step_end' has no argument 'given'; it is called with 'state', 'window'"),
-        (Unmarked(), " implements no hook; mark its methods with @hookimpl"),
+        (Unmarked(), ": 'step_end' is never called; mark it with @hookimpl"),
+        (Unhooked(), " implements no hook; mark its methods with @hookimpl"),
     ],
 )
 def test_a_callback_is_checked_when_it_is_registered(live: object, message: str) -> None:
     """A misspelt hook or argument is told before anything runs, under label and class."""
-    where = f"callback 'mine' ({__name__}.{type(live).__qualname__})"
+    where = f"callback 'mine' ({__name__}.{type(live).__qualname__} in {__file__})"
     assert told(live) == where + message
 
 
@@ -252,7 +257,6 @@ def made(label: str, **wishes: Any) -> Any:
         ({"a": {}, "b": {}, "c": {"before": "a"}}, "bca"),
         ({"a": {"after": "b"}, "b": {"after": "c"}, "c": {}}, "cba"),
         ({"a": {"after": "bc"}, "b": {}, "c": {"before": "b"}}, "cba"),
-        ({"a": {"after": "z", "before": "y"}, "b": {}}, "ab"),
     ],
 )
 def test_callbacks_are_called_in_order(wishes: Any, expected: str) -> None:

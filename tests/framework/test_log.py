@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from framework.log import buffered, to_terminal
+from framework.commands.terminal import show_log
+from framework.log import buffered
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)")
 
@@ -83,7 +84,7 @@ def test_the_terminal_gets_what_a_person_needs(
     logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Messages go to stderr as they are, those for debugging don't, and no other handler's."""
-    to_terminal()
+    show_log()
     logger.debug("details")
     logger.info("said %s", "so")
     logger.warning("careful")
@@ -97,7 +98,7 @@ def test_the_terminal_is_the_stderr_of_the_moment(
     logger: logging.Logger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A live line may put another stream in stderr's place, and gets what is said meanwhile."""
-    to_terminal()
+    show_log()
     with (tmp_path / "err").open("w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
         logger.info("moved")

@@ -10,7 +10,7 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 
 import pytest
-from tiny_parts import install
+from support import install
 
 from framework.errors import UserError
 from framework.registry import KINDS, Registry, source_hash
@@ -130,9 +130,6 @@ def test_a_name_with_two_owners_is_an_error(offer: Install) -> None:
     for name in ("first", "second"):
         found = registry.find("loss", f"{name}-parts:twice")
         assert found.load().__module__ == f"module_of_{name}"
-    ((kind, name, owners),) = registry.duplicates()
-    assert (kind, name) == ("loss", "twice")
-    assert [owner.distribution for owner in owners] == ["first-parts", "second-parts"]
 
 
 def test_a_built_in_cannot_be_shadowed(offer: Install) -> None:
@@ -152,7 +149,6 @@ def test_one_name_in_two_kinds_is_no_duplicate(monkeypatch: pytest.MonkeyPatch, 
     groups = {"framework.loss": {"same": "x:Y"}, "framework.metric": {"same": "x:Y"}}
     install(monkeypatch, site, "two-kinds 1.0", groups)
     registry = Registry()
-    assert list(registry.duplicates()) == []
     assert registry.find("loss", "same").kind == "loss"
     assert registry.find("metric", "same").kind == "metric"
 
@@ -219,7 +215,6 @@ def test_listing_imports_no_plugin() -> None:
         "registry = Registry()\n"
         "assert len(registry.offers) > 20\n"
         "registry.find('loss', 'focal'), registry.find('loss', 'acme_poly')\n"
-        "list(registry.duplicates())\n"
         "roots = {name.partition('.')[0] for name in sys.modules}\n"
         "print(sorted(roots & {'plugins', 'acme_parts', 'torch', 'transformers', 'numpy'}))\n"
         "registry.find('loss', 'acme_poly').load()\n"

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.commands.tables import cell, writer
 from framework.errors import RunError
-from framework.tables import cell, writer
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=10)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

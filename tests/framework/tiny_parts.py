@@ -1,10 +1,9 @@
-"""Shared by the core's tests: distributions installed for a test, and a tiny trainer."""
+"""Shared by the core's tests: a tiny trainer."""
 
 from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,29 +34,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-def install(
-    monkeypatch: pytest.MonkeyPatch,
-    site: Path,
-    name: str,
-    offers: Mapping[str, Any],
-    **sources: str,
-) -> None:
-    """Install a distribution, `name version`, for one test: entry points and modules by name."""
-    name, version = name.split()
-    info = site / f"{name.replace('-', '_')}-{version}.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
-    lines = []
-    for group, entries in offers.items():
-        lines += [f"[{group}]", *(f"{key} = {value}" for key, value in entries.items())]
-    (info / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    for module, source in sources.items():
-        (site / f"{module}.py").write_text(source, encoding="utf-8")
-        monkeypatch.setitem(sys.modules, module, sys)  # so that undoing it forgets the module
-        del sys.modules[module]
-    monkeypatch.syspath_prepend(str(site))
 
 
 class Net(nn.Module):

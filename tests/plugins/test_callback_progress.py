@@ -30,11 +30,11 @@ from pathlib import Path
 from types import SimpleNamespace
 import torch
 from framework.hooks import Hooks
-from framework.log import to_terminal
+from framework.commands.terminal import show_log
 from framework.state import State
 from plugins.callbacks.progress import Progress
 
-to_terminal()
+show_log()
 live = Progress(every=0.0).build()
 call = Hooks({"progress": live}).call
 state = State(folder=Path("."), name="trial", model=SimpleNamespace(module=torch.nn.Linear(2, 2)),

@@ -20,7 +20,7 @@ import pytest
 import safetensors.torch
 import torch
 
-import framework.run
+import framework.commands.trained
 from framework.errors import UserError
 from framework.hooks import Hooks
 from framework.state import Best, State
@@ -213,8 +213,8 @@ def test_registered(
     here: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The best model is a version under its alias, without a pickle, and comes back as files."""
-    monkeypatch.setattr(framework.run, "finished", lambda address, _: Path(address))
-    monkeypatch.setattr(framework.run, "Predictor", StandIn)
+    monkeypatch.setattr(framework.commands.trained, "finished", lambda address, _: Path(address))
+    monkeypatch.setattr(framework.commands.trained, "Predictor", StandIn)
     state = prepared(here)
     drive(Mlflow(register="tiny-clf", alias="champion"), state)
     drive(Mlflow(register="tiny-clf"), state)
@@ -350,7 +350,7 @@ tracker.run_end(state)
 @pytest.mark.slow
 def test_race_on_a_fresh_file(tmp_path: Path) -> None:
     """Four processes at once on a store that isn't there yet all track their runs."""
-    root = Path(framework.run.__file__).parents[1]
+    root = Path(framework.__file__).parents[1]
     racers = [
         subprocess.Popen(
             [sys.executable, "-c", RACE, str(prepared(tmp_path / str(at)).folder)],

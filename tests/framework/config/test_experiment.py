@@ -76,12 +76,12 @@ def loaded(text: str = "", *sets: str, base: str = BASE, name: str = "x.toml") -
     return load(file, sets, REGISTRY)
 
 
-def again(experiment: Experiment) -> Experiment:
+def again(experiment: Experiment, *, origins: bool = False) -> Experiment:
     """Write an experiment out, and read it back in another folder."""
     folder = Path("elsewhere")
     folder.mkdir(exist_ok=True)
     file = folder / "experiment.toml"
-    file.write_text(experiment.toml(), encoding="utf-8")
+    file.write_text(experiment.toml(origins=origins), encoding="utf-8")
     return load(file, (), REGISTRY)
 
 
@@ -269,6 +269,12 @@ def test_a_key_written_reads_back(first: str, second: str) -> None:
     assert tomli.loads(f"[{keys}]") == {first: {second: {}}}
 
 
+def plain_first(table: dict[str, Any]) -> dict[str, Any]:
+    """Return a table with its plain keys before its tables: the order of both is kept."""
+    inner = {k: plain_first(v) for k, v in table.items() if isinstance(v, dict)}
+    return {k: v for k, v in table.items() if k not in inner} | inner
+
+
 @given(
     st.dictionaries(NASTY.filter(lambda k: k not in ("metrics", "callbacks")), VALUES, max_size=4),
     st.dictionaries(NASTY, st.dictionaries(NASTY, VALUES, max_size=3), max_size=3),
@@ -276,10 +282,7 @@ def test_a_key_written_reads_back(first: str, second: str) -> None:
 def test_a_document_written_reads_back(tree: dict[str, Any], labelled: dict[str, Any]) -> None:
     """A whole document reads back as it was, its labelled tables under headers of their own."""
     tree |= {"callbacks": labelled}
-    found = tomli.loads(dump.document(tree))
-    plain = {k: v for k, v in tree.items() if not isinstance(v, dict)}
-    tables = {k: v for k, v in tree.items() if isinstance(v, dict)}
-    assert same(found, plain | tables)
+    assert same(tomli.loads(dump.document(tree)), plain_first(tree))
 
 
 def test_a_document_is_meant_to_be_read() -> None:
@@ -295,7 +298,9 @@ def test_a_document_is_meant_to_be_read() -> None:
         "\n"
         "[loss]\n"
         'use = "x"\n'
-        "deep = { b = [1, 2.5] }\n"
+        "\n"
+        "[loss.deep]\n"
+        "b = [1, 2.5]\n"
         "\n"
         "[callbacks.one]\n"
         'use = "one"\n'
@@ -315,7 +320,7 @@ SETTINGS: dict[str, Any] = {
     "weights": st.just("balanced") | st.lists(FLOATS, max_size=3),
     "names": st.lists(NASTY, max_size=3),
     "free": st.dictionaries(NASTY, VALUES, max_size=3),
-    "file": NASTY,
+    "file": NASTY.filter(bool),
     "source": NASTY,
     "inner": st.one_of(
         st.just("small"), FLOATS.map(lambda rate: {"use": "plain", "rate": rate, "text": "é"})
@@ -331,8 +336,12 @@ def test_the_document_runs_again_as_it_stands(given: dict[str, Any], seed: int) 
     sets = [f"loss.{name}={dump.value(value)}" for name, value in given.items()]
     experiment = loaded("", *sets, f"seed={seed}", "metrics.a.use=small")
     found = again(experiment)
-    assert same(found.tree(), experiment.tree())
+    assert same(plain_first(found.tree()), plain_first(experiment.tree()))
     assert found.toml() == experiment.toml()
+    with_origins = experiment.toml(origins=True)
+    assert tomli.loads(with_origins) == tomli.loads(experiment.toml()) or "nan" in with_origins
+    found = again(experiment, origins=True)
+    assert same(plain_first(found.tree()), plain_first(experiment.tree()))
 
 
 @pytest.mark.parametrize("argument", ["callbacks.jsonl=false", "callbacks={ progress = false }"])
@@ -387,14 +396,11 @@ def test_requirements_must_be_a_list() -> None:
     ]
 
 
-def test_requirements_come_first() -> None:
-    """A missing distribution is told before the plugins that are missing because of it."""
+def test_mistakes_are_told_in_the_order_of_lines() -> None:
+    """A file's mistakes come by line, and those of the command line last."""
     with pytest.raises(ExperimentError) as caught:
         loaded('requires = ["no-such-thing"]', "loss=from_no_such_thing")
-    assert [problem.where for problem in caught.value.problems] == [
-        "x.toml:4:13",
-        "--set loss=from_no_such_thing",
-    ]
+    assert [problem.where for problem in caught.value.problems] == ["x.toml:4:13", "--set:1:6"]
 
 
 def test_unknown_keys_list_what_there_is() -> None:
@@ -410,5 +416,5 @@ def test_unknown_keys_list_what_there_is() -> None:
 
 def test_extends_belongs_into_a_file() -> None:
     """`--set extends=…` extends nothing, and is told."""
-    with pytest.raises(ExperimentError, match=r"--set extends=y\.toml: an experiment has no key"):
+    with pytest.raises(ExperimentError, match=r"--set:1:1: an experiment has no key 'extends'"):
         loaded("", "extends=y.toml")

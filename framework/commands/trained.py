@@ -1,0 +1,97 @@
+"""A finished run taken up again, to evaluate it or to predict with it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from framework import build, checkpoint
+from framework.config import experiment as config
+from framework.config.experiment import Experiment
+from framework.errors import UserError, listing
+from framework.protocols import LiveModel, Record, Row
+from framework.registry import Registry
+from framework.step import Forward
+
+_log = logging.getLogger("framework")
+MODEL_FILES = ("model.safetensors", "info.json", "experiment.toml")
+"""What a model folder must hold, besides the model's own assets."""
+
+
+@attrs.frozen
+class Finished:
+    """A trained model with the experiment that made it."""
+
+    experiment: Experiment
+    assets: Path
+    """The model folder: weights, what the model needs beside them, `info.json`."""
+    info: dict[str, Any]
+
+
+def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
+    """Find a trained model: a run folder, a model folder, or an address with a scheme."""
+    scheme, colon, _ = address.partition(":/")
+    if colon and not Path(address).exists():
+        source = Registry().find("source", scheme).load()()
+        folder = source.fetch(address, scratch)
+    else:
+        folder = Path(address)
+    if not folder.is_dir():
+        raise UserError(f"{address}: there is no run folder here; 'runs/NAME/TIME' is one")
+    if (folder / "checkpoints").is_dir():
+        folder = _whole(folder) / "model"
+    lacking = [name for name in MODEL_FILES if not (folder / name).is_file()]
+    if lacking:
+        raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
+    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    return Finished(config.load(folder / "experiment.toml", sets), folder, info)
+
+
+def _whole(folder: Path) -> Path:
+    """Return a run's best checkpoint, or, where that is damaged or absent, its last."""
+    for tag in ("best", "last"):
+        step = folder / "checkpoints" / tag
+        if step.exists():
+            try:
+                checkpoint.verify(step)
+            except UserError as error:
+                _log.warning("%s", error)
+            else:
+                return step
+    raise UserError(f"{folder}: this run has no whole checkpoint to load")
+
+
+@attrs.define
+class Predictor:
+    """A trained model, ready for records: `Predictor(finished(…))`."""
+
+    done: Finished
+    model: LiveModel = attrs.field(init=False)
+    forward: Forward = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Build the model from what was saved beside its weights, and load those."""
+        self.model, self.forward = build.forward(
+            self.done.experiment, self.done.info, self.done.assets
+        )
+        checkpoint.load_weights(self.model.module, self.done.assets / "model.safetensors")
+        self.model.module.eval()
+
+    def rows(self, records: Iterable[Record]) -> Iterator[Row]:
+        """Yield a row per record, in their order, holding a few hundred at a time."""
+        import torch
+
+        training = self.done.experiment.trainer
+        size = training.micro_batch or training.batch_size
+        stream = iter(records)
+        while chunk := list(itertools.islice(stream, size)):
+            features = self.model.processor.encode(chunk)
+            with torch.no_grad():
+                found = self.forward(self.model.processor.collate(features))
+            yield from self.model.processor.decode(*found)

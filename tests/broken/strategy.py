@@ -1,0 +1,249 @@
+"""Strategies that are wrong on purpose."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import nn
+
+from broken import Defect
+
+
+class Right:
+    """A right strategy of one rank, and its own options; subclasses break a piece each."""
+
+    device: Any = torch.device("cpu")
+    world_size: Any = 1
+    rank: Any = 0
+
+    def build(self) -> Any:
+        """Build another."""
+        return type(self)()
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Move it."""
+        return module.to(self.device)
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return the counts."""
+        return dict(counts)
+
+    def gather(self, value: Any) -> Any:
+        """Return the value."""
+        return [value]
+
+
+class NoGather:
+    """Its live object can't gather."""
+
+    def build(self) -> Any:
+        """Build it."""
+        made = Right()
+        names = ("device", "world_size", "rank", "wrap", "sum")
+        return SimpleNamespace(**{name: getattr(made, name) for name in names})
+
+
+class DeviceByName(Right):
+    """Its device is a text."""
+
+    device = "cpu"
+
+
+class CountsFromOne(Right):
+    """Its first rank is 1."""
+
+    rank = 1
+
+
+class RankAsText(Right):
+    """Its rank is what the environment says."""
+
+    rank = "0"
+
+
+class OtherRankEachTime(Right):
+    """Every build joins as the next rank."""
+
+    world_size = 1000
+    ranks = itertools.count()
+
+    def build(self) -> Any:
+        """Build the next."""
+        made = OtherRankEachTime()
+        made.rank = next(self.ranks)
+        return made
+
+    def gather(self, value: Any) -> Any:
+        """Return the value, for each rank."""
+        return [value] * self.world_size
+
+
+class LeavesItWhereItWas(Right):
+    """It says that it computes elsewhere, and leaves the module where it was."""
+
+    device = torch.device("meta")
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Move nothing."""
+        return module
+
+
+class JustAFunction(Right):
+    """What it wraps is no module any more."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Return the forward pass."""
+        return module.forward
+
+
+class Initialises(Right):
+    """It draws the weights anew."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Reset the layers."""
+        for part in module.children():
+            if hasattr(part, "reset_parameters"):
+                part.reset_parameters()
+        return module
+
+
+class Freezes(Right):
+    """It freezes the weights."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Freeze."""
+        return module.requires_grad_(requires_grad=False)
+
+
+class TrainsACopy(Right):
+    """It wraps a copy, so that optimizer and checkpoints have other weights."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Copy."""
+        return copy.deepcopy(module)
+
+
+class Halves(Right):
+    """It averages over two ranks where there is one."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Halve the gradients."""
+        for parameter in module.parameters():
+            parameter.register_hook(lambda gradient: gradient / 2)
+        return module
+
+
+class Rounds(Right):
+    """It runs the module in bfloat16, which is the precision's to say."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Round the outputs."""
+        module.register_forward_hook(
+            lambda *given: {k: v.bfloat16().float() for k, v in given[2].items()}
+        )
+        return module
+
+
+class AlwaysTrains(Right):
+    """Its wrapper keeps the module to itself."""
+
+    class Wrapper(nn.Module):
+        """A module that torch doesn't see."""
+
+        def __init__(self, inner: nn.Module) -> None:
+            """Keep it in a list."""
+            super().__init__()
+            self.inner = [inner]
+
+        def forward(self, **batch: Any) -> Any:
+            """Pass it on."""
+            return self.inner[0](**batch)
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Wrap it."""
+        return self.Wrapper(module)
+
+
+class SameDict(Right):
+    """Its sums are the dict that it was given."""
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return it."""
+        return counts
+
+
+class FloatSums(Right):
+    """Its sums pass through float."""
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return them."""
+        return {key: float(value) for key, value in counts.items()}
+
+
+class DropsZeros(Right):
+    """It leaves out what counts nothing."""
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return the rest."""
+        return {key: value for key, value in counts.items() if value}
+
+
+class SmallSums(Right):
+    """Its sums are of 32 bits."""
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return them."""
+        return {key: value % 2**32 for key, value in counts.items()}
+
+
+class BareValue(Right):
+    """It gathers the value itself."""
+
+    def gather(self, value: Any) -> Any:
+        """Return it."""
+        return value
+
+
+class GathersText(Right):
+    """It passes objects as text."""
+
+    def gather(self, value: Any) -> Any:
+        """Return it."""
+        return [str(value)]
+
+
+class GathersTwice(Right):
+    """It gathers its own value from itself, too."""
+
+    def gather(self, value: Any) -> Any:
+        """Return it."""
+        return [value, value]
+
+
+DEFECTS = [
+    Defect("has_the_protocol", NoGather(), "lacks gather"),
+    Defect("has_the_protocol", DeviceByName(), "'device' is a str, no torch.device"),
+    Defect("its_rank_is_one_of_the_ranks", CountsFromOne(), "'rank' is 1 of 1"),
+    Defect("its_rank_is_one_of_the_ranks", RankAsText(), "no whole number"),
+    Defect("its_rank_is_one_of_the_ranks", OtherRankEachTime(), "built again"),
+    Defect("wrap_moves_to_the_device", LeavesItWhereItWas(), "is on cpu, not on meta"),
+    Defect("wrap_moves_to_the_device", JustAFunction(), "wrap returns a method, no module"),
+    Defect("wrap_keeps_the_values", Initialises(), "wrap changes 'layer.weight'"),
+    Defect("wrap_keeps_the_values", Freezes(), "wrap freezes 'layer.weight'"),
+    Defect("wrap_keeps_what_it_computes", TrainsACopy(), "no gradient reaches 'layer.weight'"),
+    Defect("wrap_keeps_what_it_computes", Halves(), "the gradient of 'layer.weight'"),
+    Defect("wrap_keeps_what_it_computes", Rounds(), "gives other outputs"),
+    Defect("modes_reach_the_module", AlwaysTrains(), "eval() of the wrapped module"),
+    Defect("sum_keeps_the_keys", SameDict(), "return a new dict"),
+    Defect("sum_keeps_the_keys", FloatSums(), "no whole numbers"),
+    Defect("sum_keeps_the_keys", DropsZeros(), "sum returns ['', 'x'] of ['', 'x', 'y']"),
+    Defect("sum_keeps_the_keys", SmallSums(), "the sum over one rank is"),
+    Defect("gather_gives_all_ranks", BareValue(), "gather returns a NoneType, no list"),
+    Defect("gather_gives_all_ranks", GathersText(), "gather returns 'None' for this rank's None"),
+    Defect("gather_gives_all_ranks", GathersTwice(), "gather returns 2 values of 1 ranks"),
+]
