@@ -50,7 +50,8 @@ def execute(options: argparse.Namespace) -> int:
         options.file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{options.file}: can't write the schema ({error.strerror})") from None
-    print(f"{options.file}: the schema of what is installed; write '#:schema' in your experiments")
+    line = f"#:schema ./{options.file.name}"
+    print(f"{options.file}: the schema of what is installed; begin an experiment with '{line}'")
     return 0
 
 
@@ -62,7 +63,7 @@ def schema(registry: Registry) -> Schema:
     found = {kind: _classes(registry, kind) for kind in KINDS}
     definitions: Schema = {}
     for kind, classes in found.items():
-        definitions |= {f"{kind}.{name}": _options(cls) for name, cls in classes.items()}
+        definitions |= {f"{kind}.{name}": _plugin(cls) for name, cls in classes.items()}
         definitions[kind] = _component(registry, kind, classes)
         definitions[f"{kind}.labels"] = _labels(kind, classes)
     top = {str(kind.table): kind for kind in KINDS.values() if kind.table}
@@ -215,9 +216,16 @@ def _options(cls: type[Any]) -> Schema:
         "title": cls.__name__,
         "description": _doc(cls),
         "type": "object",
-        "properties": {"use": {"type": "string"}, **fields},
+        "properties": fields,
         "additionalProperties": False,
     }
+
+
+def _plugin(cls: type[Any]) -> Schema:
+    """Return the schema of a plugin's table: its options, and the name that chose it."""
+    found = _options(cls)
+    found["properties"]["use"] = {"type": "string"}
+    return found
 
 
 def _doc(cls: type[Any]) -> str:

@@ -93,12 +93,13 @@ def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
         members = get_args(kind)
         if Path in members and str in members and isinstance(value, str):
             return path(value, Path) if value[:1] in (".", "/", "~") else value
+        inside = None
         for member in (member for member in members if member is not types.NoneType):
             try:
                 return converter.structure(value, member)
-            except _MismatchError:
-                continue
-        raise _mismatch(value, kind)
+            except _MismatchError as error:
+                inside = error if error.found[0][0] else inside
+        raise inside or _mismatch(value, kind)
 
     def items(value: Any, kind: Any) -> Any:
         # items of a list have one writer, those of a table may have many
