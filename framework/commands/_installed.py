@@ -10,8 +10,6 @@ from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 from framework.registry import Offer
 
 _IMPORT = re.compile(r"^(?:from|import)[ \t]+(\w+)", re.MULTILINE)
@@ -46,6 +44,8 @@ def look(offer: Offer) -> tuple[str, str]:
 
 def unmet(name: str) -> list[str]:
     """Return what a distribution requires and this environment lacks."""
+    from packaging.requirements import Requirement
+
     found = []
     for text in distribution(name).requires or ():
         wanted = Requirement(text)

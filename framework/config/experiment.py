@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 from attrs.validators import ge, lt, matches_re
-from packaging.requirements import InvalidRequirement, Requirement
 
 from framework.config import dump, merge
 from framework.config.positions import Path as Keys
@@ -163,6 +162,10 @@ def _check(structurer: Structurer, dataset: Any) -> None:
 
 def _requirements(structurer: Structurer, requires: Any) -> None:
     """Check `requires` against what is installed."""
+    if not requires:
+        return  # what reads requirements takes as long to import as all the rest
+    from packaging.requirements import InvalidRequirement, Requirement
+
     for index, text in enumerate(requires if isinstance(requires, list) else ()):
         if not isinstance(text, str):
             continue  # already told as a wrong type
