@@ -39,13 +39,14 @@ def _live(part: Part, *given: Any) -> Any:
 
 
 def _hold(part: Part, made: object, protocol: type[Any]) -> None:
-    for name in {**vars(protocol), **inspect.get_annotations(protocol)}:
+    has, lacking = [name for name in dir(made) if name[0] != "_"], []
+    for name in {**inspect.get_annotations(protocol), **vars(protocol)}:
         if (name[0] != "_" or name in ("__call__", "__getitem__")) and not hasattr(made, name):
             says = (inspect.getdoc(getattr(protocol, name, None)) or "an attribute").splitlines()[0]
-            raise UserError(
-                f"{part.kind} '{part.use}' of {part.offer.owner}: {located(type(made))} lacks"
-                f" '{name}' ({says.rstrip('.')}){nearest(name, dir(made))}"
-            )
+            lacking.append(f"'{name}' ({says.rstrip('.')}{nearest(name, has)})")
+    if lacking:
+        owner = f"{part.kind} '{part.use}' of {part.offer.owner}"
+        raise UserError(f"{owner}: {located(type(made))} lacks {', '.join(lacking)}")
 
 
 def dataset(experiment: Experiment) -> Splits:

@@ -132,9 +132,7 @@ def _chain(path: Path, problems: list[Problem]) -> list[Draft]:
 
 
 def _file(path: Path, child: Origin | None = None) -> Draft:
-    via: tuple[str, ...] = ()
-    if child:
-        via = (child.problem("", at_value=True).where, *child.via)
+    via = (child.problem("", at_value=True).where, *child.via) if child else ()
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
