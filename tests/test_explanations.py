@@ -1,0 +1,186 @@
+"""`validate --origin` and `--hooks`: where each value came from, and whom each hook calls."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from support import ROOT, install
+
+from framework.__main__ import main
+from framework.hooks import NAMES
+
+Capture = pytest.CaptureFixture[str]
+BASE = """\
+dataset = { use = "text", train = "./rows.csv" }
+model = { use = "hf_classifier", config = { hidden_size = 8 } }
+loss = { use = "focal", gamma = 1.0 }
+metrics = ["accuracy", "f1"]
+"""
+CHILD = """\
+extends = "base.toml"
+[loss]
+gamma = 3.0
+[metrics.f1]
+average = "macro"
+[callbacks.checkpoint]
+monitor = "val/f1"
+mode = "max"
+"""
+OWN = '''
+import attrs
+from framework.hooks import hookimpl
+
+class Live:
+    before = ("jsonl",)
+    after = {after}
+
+    @hookimpl
+    def log(self, point):
+        """Nothing."""
+
+@attrs.frozen
+class Own:
+    """Wants to be asked first."""
+
+    def build(self):
+        return Live()
+'''
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an experiment that extends another."""
+    (tmp_path / "base.toml").write_text(BASE)
+    (tmp_path / "x.toml").write_text(CHILD)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def origins(capsys: Capture, *words: str) -> dict[str, str]:
+    """Return where each value came from, by its path."""
+    assert main(["validate", "x.toml", "--origin", *words]) == 0
+    table, found = "", {}
+    for line in capsys.readouterr().out.splitlines():
+        text, _, comment = line.partition("  # ")
+        if text.startswith("["):
+            table = text.strip("[]") + "."
+            found[table] = comment
+        elif text:
+            found[table + text.partition(" = ")[0]] = comment
+    return found
+
+
+def test_each_value_says_where_it_came_from(here: Path, capsys: Capture) -> None:
+    """Behind each value stand file and line, the argument, or that it is a default."""
+    found = origins(capsys, "--set", "optimizer.lr=1e-3", "--set", "trainer.epochs=1")
+    assert found | {"[]": ""} == found | {
+        "[]": "",
+        "name": "default",
+        "seed": "framework/defaults.toml:2",
+        "dataset.use": "base.toml:1",
+        "dataset.train": "base.toml:1",
+        "dataset.label": "default",
+        "model.config.hidden_size": "base.toml:2",
+        "loss.use": "base.toml:3",
+        "loss.gamma": "x.toml:3",
+        "loss.alpha": "default",
+        "optimizer.use": "framework/defaults.toml:3",
+        "optimizer.lr": "--set optimizer.lr=1e-3",
+        "trainer.epochs": "--set trainer.epochs=1",
+        "trainer.batch_size": "framework/defaults.toml:12",
+        "metrics.accuracy.use": "base.toml:4",
+        "metrics.f1.use": "base.toml:4",
+        "metrics.f1.average": "x.toml:5",
+        "callbacks.checkpoint.monitor": "x.toml:7",
+        "callbacks.jsonl.use": "framework/defaults.toml:22",
+    }
+    assert all(comment for key, comment in found.items() if not key.endswith("."))
+
+
+def test_what_origin_prints_is_the_same_experiment(here: Path, capsys: Capture) -> None:
+    """The document with origins validates and shows itself as the one without them does."""
+    for words in (["--origin"], ["--show"]):
+        assert main(["validate", "x.toml", *words]) == 0
+        (here / "again.toml").write_text(capsys.readouterr().out)
+        assert main(["validate", "again.toml", "--show"]) == 0
+        shown = capsys.readouterr().out
+    assert "#" not in shown
+    assert shown == (here / "again.toml").read_text()
+
+
+def test_an_argument_cannot_break_out_of_its_comment(here: Path, capsys: Capture) -> None:
+    """What is quoted behind a value is one line, whatever the argument holds."""
+    assert main(["validate", "x.toml", "--origin", "--set", "dataset.id=a\nseed = 7"]) == 0
+    shown = capsys.readouterr().out
+    assert '\nid = "a\\nseed = 7"  # --set dataset.id=a seed = 7\n' in shown
+    assert "\nseed = 42  # " in shown
+
+
+def test_hooks_show_who_is_called_and_why(here: Path, capsys: Capture) -> None:
+    """Each hook has its callbacks in order, with the owner and the line that put them there."""
+    assert main(["validate", "x.toml", "--hooks"]) == 0
+    blocks: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.startswith(" "):
+            blocks[[*blocks][-1]].append(line.strip())
+        else:
+            blocks[line] = []
+    assert tuple(blocks) == NAMES
+    owner = ["composable-nlp", version("composable-nlp")]
+    assert [line.split() for line in blocks["log"]] == [
+        ["1.", "progress", *owner, "framework/defaults.toml:21"],
+        ["2.", "jsonl", *owner, "framework/defaults.toml:22"],
+    ]
+    assert blocks["step_start"] == ["nobody"]
+
+
+def test_a_declared_order_is_a_reason(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A callback of somebody else's that wants to come before another does, and says so."""
+    offers = {"framework.callback": {"own": "of_own:Own"}}
+    source = OWN.format(after=())
+    install(monkeypatch, here / "site", "own-parts 2.0", offers, of_own=source)
+    assert main(["validate", "x.toml", "--hooks", "--set", "callbacks.own={}"]) == 0
+    log = capsys.readouterr().out.partition("\nlog\n")[2].splitlines()[:3]
+    assert [line.split()[1] for line in log] == ["progress", "own", "jsonl"]
+    assert log[1].split(maxsplit=4)[2:] == [
+        "own-parts",
+        "2.0",
+        "--set callbacks.own={}, before 'jsonl'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("after", "message"),
+    [
+        (
+            "('progres',)",
+            "wants to come after 'progres', which is no callback here; did you mean 'progress'?",
+        ),
+        ("('jsonl',)", "callbacks wait for each other by 'before' and 'after': "),
+    ],
+)
+def test_an_order_that_there_isnt_is_an_error(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture, after: str, message: str
+) -> None:
+    """An unknown label and a cycle are mistakes, told in one line before anything runs."""
+    offers = {"framework.callback": {"own": "of_own:Own"}}
+    source = OWN.format(after=after)
+    install(monkeypatch, here / "site", "own-parts 2.0", offers, of_own=source)
+    assert main(["validate", "x.toml", "--hooks", "--set", "callbacks.own={}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_the_main_experiment_explains_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Every value of the main experiment says where it is from, most of them its own file."""
+    monkeypatch.chdir(ROOT)
+    assert main(["validate", "experiments/focal_bert.toml", "--origin"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if " = " in line]
+    assert all("  # " in line for line in lines)
+    assert sum("experiments/focal_bert.toml:" in line for line in lines) > 30
