@@ -152,6 +152,7 @@ def test_it_says_what_was_written_and_what_comes_next(
         "python -m pytest",
         "python -m framework plugins scheduler snail_rate_2",
         "python -m framework run snail_rate_2.toml",
+        "python -m framework schema schema.json",
     ]
     assert "\n".join(commands[2:]) in (folder / "README.md").read_text()
     assert "class SnailRate2:" in (folder / source).read_text()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import site
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from support import ROOT, environment
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"(<!-- test: runs -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+PAGE = re.compile(r"<!-- test: plugin(?:, (\S+))? -->\n```\w+\n(.*?)```", re.DOTALL)
 
 
 def test_the_first_screen_holds_the_two_set_up_commands() -> None:
@@ -71,3 +74,53 @@ def test_the_recipes_run(tmp_path: Path) -> None:
     rows = (tmp_path / "new.predictions.csv").read_text().splitlines()
     assert rows[0] == "id,prediction,probability_no_evidence,probability_evidence"
     assert len(rows) == 2
+
+
+@pytest.mark.slow
+def test_the_page_on_plugins_runs(tmp_path: Path) -> None:
+    """The page on plugins as pasted, in a new environment: from nothing to a passing check."""
+    venv.create(tmp_path / "env", with_pip=True)
+    inside = tmp_path / "env" / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    here = [*site.getsitepackages(), str(ROOT)]
+    (inside / "here.pth").write_text("\n".join(here) + "\n", encoding="utf-8")
+    # what pip needs is installed beside: nothing is fetched
+    env = {k: v for k, v in environment().items() if k != "PYTHONPATH"} | {
+        "PATH": f"{tmp_path / 'env' / 'bin'}:/usr/bin:/bin",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_NO_BUILD_ISOLATION": "false",
+        "OMP_NUM_THREADS": "1",
+    }
+
+    def ran(text: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", text],
+            cwd=cwd,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    folder = tmp_path
+    blocks = PAGE.findall(README)
+    assert [name for name, _ in blocks] == ["", "poly_loss.py", "", "says"]
+    for name, text in blocks[:3]:
+        if name:
+            (folder / name).write_text(text, encoding="utf-8")
+            continue
+        done = ran(text, folder)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
+        folder = tmp_path / "poly-loss"
+    assert (folder / "schema.json").is_file()
+    assert len(list((folder / "runs" / "poly-loss").iterdir())) == 1
+    source = folder / "poly_loss.py"
+    source.write_text(source.read_text().replace("0.0).sum()", "0.0).mean()"))
+    wrong = ran("python -m pytest", folder)
+    assert wrong.returncode == 1
+    for line in blocks[3][1].splitlines():
+        assert line.strip() in wrong.stdout
+    checked = ran("python -m pytest --framework-plugin poly-loss", folder)
+    assert checked.returncode == 1
+    assert "poly-loss::loss poly_loss::sums_and_counts_add_up" in checked.stdout

@@ -83,16 +83,19 @@ python -m pip install -e '.[test]'
 python -m pytest
 python -m framework plugins {kind} {module}
 python -m framework run {module}.toml
+python -m framework schema schema.json
 {more}```
 
 `{module}.py` is the plugin, `test_{module}.py` holds it against its contract, and
-`{module}.toml` is an experiment of two steps{data}.
+`{module}.toml` is an experiment of two steps{data}. An editor that reads `#:schema`
+(Tombi, Even Better TOML) completes it from `schema.json`, which the last command writes.
 """
 _SOURCE_USE = """\
 python -m framework evaluate "{module}:$(ls -d "$PWD"/runs/{name}/* | tail -1)"
 """
 _DATA = " on `rows.csv`, whose sentences are **synthetic**"
 _EXPERIMENT = """\
+#:schema ./schema.json
 # Two steps of a tiny model{data}: python -m framework run {module}.toml
 name = "{name}"
 {parts}

@@ -283,4 +283,5 @@ def check_callback(options: Any, *, expected_failures: Mapping[str, str] | None 
         options: The plugin's options, as in `MyStopping(monitor="val/loss")`.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures)

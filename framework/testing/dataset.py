@@ -297,4 +297,5 @@ def check_dataset(
         seed: What it is built with; by default 42.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, seed=seed)

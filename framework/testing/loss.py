@@ -301,6 +301,7 @@ def check_loss(
         ignored: The batch without any target; by default all labels -100.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(
         options, expected_failures, info=info, outputs=outputs, batch=batch, ignored=ignored
     )

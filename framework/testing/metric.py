@@ -297,4 +297,5 @@ def check_metric(
         batch: The batch they belong to; by default `labels` [B] and `meta`.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, info=info, outputs=outputs, batch=batch)

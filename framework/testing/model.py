@@ -266,4 +266,5 @@ def check_model(
         records: Records of that dataset, five or more; by default made-up texts with labels.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, info=info, records=records)

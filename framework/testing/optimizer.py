@@ -281,4 +281,5 @@ def check_optimizer(
             call; by default those of a tiny network of an embedding, a layer, a norm and a head.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, parameters=parameters)

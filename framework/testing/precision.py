@@ -284,4 +284,5 @@ def check_precision(
         device: Where it computes; by default the CPU. All is skipped where it can't.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, device=device)

@@ -171,4 +171,5 @@ def check_scheduler(
             default's.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures, total_steps=total_steps)

@@ -167,6 +167,7 @@ def check_source(
         seconds: Within which a bad address must be refused; by default 5.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(
         options, expected_failures, addresses=addresses, address=address, seconds=seconds
     )

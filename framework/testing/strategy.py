@@ -203,4 +203,5 @@ def check_strategy(options: Any, *, expected_failures: Mapping[str, str] | None 
         options: The plugin's options, as in `MyStrategy(device="cpu")`.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
+    __tracebackhide__ = True
     return SUITE.run(options, expected_failures)
