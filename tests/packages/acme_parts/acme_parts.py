@@ -15,6 +15,7 @@ from framework.state import State
 
 COLOURS = ("red", "green", "blue", "amber")
 SHAPES = ("circle", "square", "star")
+IGNORED = -100
 
 
 @attrs.frozen
@@ -45,7 +46,11 @@ class LiveWords:
     info: Mapping[str, Any]
     splits: Mapping[str, Sequence[Mapping[str, Any]]]
     files: Sequence[Path] = ()
-    manifest: Mapping[str, Sequence[str]] = attrs.field(factory=dict)
+
+    @property
+    def manifest(self) -> Mapping[str, Sequence[str]]:
+        """Who went where."""
+        return {name: [record["id"] for record in split] for name, split in self.splits.items()}
 
     def keys(self) -> list[str]:
         """Names."""
@@ -75,14 +80,16 @@ class LivePoly:
     coupled: bool = False
 
     def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
-        """All of them."""
-        return {"poly": len(batch["id"])}
+        """Those with a label."""
+        return {"poly": int((batch["labels"] != IGNORED).sum())}
 
     def __call__(self, outputs: Mapping[str, torch.Tensor], batch: Mapping[str, Any]) -> Any:
         """The sum."""
-        log = outputs["logits"].float().log_softmax(-1)
-        log = log.gather(1, batch["labels"].unsqueeze(1)).squeeze(1)
-        return {"poly": (-log + self.epsilon * (1 - log.exp())).sum()}
+        logits, labels = outputs["logits"], batch["labels"]
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        log = logits.log_softmax(-1).gather(1, labels.clamp(min=0).unsqueeze(1)).squeeze(1)
+        loss = -log + self.epsilon * (1 - log.exp())
+        return {"poly": loss.where(labels != IGNORED, 0.0).sum()}
 
 
 @attrs.frozen
