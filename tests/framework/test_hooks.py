@@ -17,9 +17,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support import install
 from tiny_parts import (
     Recorder,
-    install,
     one_thread,  # noqa: F401 - a fixture for every test here
     trainer,
 )
