@@ -170,7 +170,7 @@ def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
     if loss.coupled and 0 < training.micro_batch < training.batch_size:
         at = ("trainer", "micro_batch")
         message = "this loss is coupled within a batch: micro_batch would change it; remove it"
-        raise UserError(str(experiment.draft.problem(at, message)))
+        raise ExperimentError([experiment.draft.problem(at, message)])
     return loss
 
 

@@ -49,9 +49,12 @@ class Problem:
     def text(self, *, colour: bool = False) -> str:
         """Render as one line, followed by the source line and its caret where there is one."""
         bold, red, plain = ("\x1b[1m", "\x1b[1;31m", "\x1b[0m") if colour else ("", "", "")
-        lines = [f"{bold}{self.where}:{plain} {self.message}" if self.where else self.message]
+        message, source = (
+            "".join(c if c.isprintable() else " " for c in text)
+            for text in (self.message, self.source)
+        )
+        lines = [f"{bold}{self.where}:{plain} {message}" if self.where else message]
         if self.line:
-            source = "".join(c if c.isprintable() else " " for c in self.source)
             # a wide character takes two cells of a terminal, and so must what stands below it
             wide = (unicodedata.east_asian_width(c) in "WF" for c in source[: self.column - 1])
             indent = "".join("\u3000" if two else " " for two in wide)

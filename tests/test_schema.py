@@ -85,7 +85,7 @@ BREAKS = {
     "a search without a direction": ('direction = "maximize"\n', ""),
     "a bound of a search that is text": ("low = 1e-6", 'low = "x"'),
     "a key of the search": ("log = true", "lg = true"),
-    "no dataset": ("dataset = {", "datset = {"),
+    "no dataset": ("dataset = {", "xyzzy = {"),
 }
 LACKING = ("accuracy = {}", 'direction = "maximize"\n', "dataset = {")
 """Breaks for which the two point at different places of one line, or of the file."""

@@ -107,26 +107,27 @@ def load(
     belong to commands, by key, once everything else is structured.
     """
     draft = merge.read(path, sets)
-    draft.tree.setdefault(
-        "name", re.sub(r"[^\w.-]+|^\W+", "-", path.stem, flags=re.ASCII).strip("-")
-    )
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
+    draft.tree.setdefault("name", plain or "experiment")
     structurer = Structurer(draft, registry or Registry(), draft.problems)
     heads = [field.name for field in attrs.fields(Head)]
+    meant = ""
     for key in draft.tree:
         if key not in (known := [*heads, *merge.COMPONENTS, "trainer", *tables]):
             hint = nearest(key, known) or f"; the keys are {listing(known)}"
             structurer.fail((key,), f"an experiment has no key '{key}'{hint}", at_value=False)
+            meant += hint
     table = {key: draft.tree[key] for key in heads if key in draft.tree}
     head = structurer.options(Head, table, (), "the experiment")
     _requirements(structurer, draft.tree.get("requires", []))
     found: dict[str, Any] = {}
     for kind in KINDS.values():
         if kind.table:
-            found[kind.table] = _parts(structurer, kind)
+            found[kind.table] = _parts(structurer, kind, meant)
         if inputs and kind.name == "dataset" and found["dataset"]:
             _check(structurer, found["dataset"].options)
     found["trainer"] = structurer.table(Training, "trainer")
-    for key in tables.keys() & draft.tree.keys():
+    for key in () if draft.partial else tables.keys() & draft.tree.keys():
         tables[key](structurer)
     if structurer.problems:
         raise ExperimentError(_in_order(structurer.problems))
@@ -138,7 +139,7 @@ def _in_order(problems: Sequence[Problem]) -> list[Problem]:
     return sorted(problems, key=lambda p: (p.file == "--set", len(p.via), p.line, p.column))
 
 
-def _parts(structurer: Structurer, kind: Kind) -> Any:
+def _parts(structurer: Structurer, kind: Kind, meant: str) -> Any:
     """Structure what an experiment says for one kind: a component, or several under labels."""
     key = str(kind.table)
     tree = structurer.draft.tree
@@ -146,7 +147,8 @@ def _parts(structurer: Structurer, kind: Kind) -> Any:
         return structurer.components(kind.name, tree.get(key, {}), (key,))
     if key in tree:
         return structurer.component(kind.name, tree[key], (key,))
-    structurer.lacks((), f"the experiment names no {key}; write {key} = …")
+    if f"mean '{key}'" not in meant:
+        structurer.lacks((), f"the experiment names no {key}; write {key} = …")
     return None
 
 
@@ -157,7 +159,7 @@ def _check(structurer: Structurer, dataset: Any) -> None:
     except UserError as error:
         # the message names the file that is missing: no line of the experiment needs showing
         found = Problem(str(error), structurer.draft.problem(("dataset",), "").where)
-        raise ExperimentError(_in_order([*structurer.problems, found])) from None
+        raise ExperimentError([*_in_order(structurer.problems), found]) from None
 
 
 def _requirements(structurer: Structurer, requires: Any) -> None:

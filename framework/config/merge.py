@@ -54,6 +54,7 @@ class Draft:
 
     tree: dict[str, Any]
     origins: dict[Keys, Origin]
+    file: str = ""
     problems: list[Problem] = attrs.field(factory=list)
     """What could not be read."""
     partial: bool = False
@@ -95,12 +96,11 @@ def read(path: Path, sets: Sequence[str] = ()) -> Draft:
             problems += error.problems
     if not files:
         raise ExperimentError(problems)
-    merged = Draft({}, {}, problems, partial)
+    merged = Draft({}, {}, _short(path), problems, partial)
     for layer in [_file(DEFAULTS), *files, *arguments]:
-        _merge(merged, layer)
-    for kind in KINDS.values():
-        if kind.listed:
-            _label(merged, str(kind.table))
+        for key in layer.tree:
+            _component(merged, layer, (key,))
+    label(merged, ("metrics",))
     return merged
 
 
@@ -158,7 +158,7 @@ def _set(argument: str) -> Draft:
     """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string."""
     key, equals, value = argument.partition("=")
     origin = Origin("--set", Path.cwd(), argument)
-    if not (key.strip() and equals) or "\n" in key:
+    if not (key.strip() and equals) or "\n" in key or key.lstrip().startswith("#"):
         at = attrs.evolve(origin, at=Position(1, 1, 1, 1))
         message = "expected KEY=VALUE, as in --set loss.gamma=3"
         raise ExperimentError([at.problem(message, at_value=False)])
@@ -184,15 +184,6 @@ def _parse(text: str, origin: Origin) -> Draft:
     raise ExperimentError([problem])
 
 
-def _merge(base: Draft, layer: Draft) -> None:
-    """Lay one draft over another, in place."""
-    many = [kind.table for kind in KINDS.values() if kind.many]
-    for key, value in layer.tree.items():
-        if key in many and isinstance(value, dict):
-            _label(base, key)
-        _component(base, layer, (key,))
-
-
 def labelled(items: Sequence[Any]) -> dict[str | int, Any]:
     """Return the items of a list under their names; what has none of its own keeps its index."""
     found: dict[str | int, Any] = {}
@@ -202,22 +193,24 @@ def labelled(items: Sequence[Any]) -> dict[str | int, Any]:
     return found
 
 
-def _label(draft: Draft, key: str) -> None:
-    """Turn a list of names into the tables it stands for, so that tables can join it."""
-    value = draft.tree.get(key)
+def label(draft: Draft, path: Keys) -> None:
+    """Turn a list of components into the tables it stands for, so that tables can join it."""
+    value, depth = _get(draft.tree, path), len(path)
     if isinstance(value, list):
-        draft.tree[key] = labelled(value)
-        names: dict[str | int, str | int] = dict(enumerate(draft.tree[key]))
-        for path in [path for path in draft.origins if path[0] == key and len(path) > 1]:
-            draft.origins[key, names[path[1]], *path[2:]] = draft.origins.pop(path)
+        tables = labelled(value)
+        _put(draft.tree, path, tables)
+        for old in [p for p in draft.origins if p[:depth] == path and len(p) > depth]:
+            new = (*path, [*tables][old[depth]], *old[depth + 1 :])  # type: ignore[index]
+            draft.origins[new] = draft.origins.pop(old)
 
 
 def _component(base: Draft, layer: Draft, path: Keys) -> None:
-    """Lay a value over another: a table without `use` joins a name or a table, key by key."""
+    """Lay a value over another: a table without `use` joins what is below, key by key."""
     value = _get(layer.tree, path)
-    before = _get(base.tree, path)
     # what is no component has no `use` that could mean anything
     if isinstance(value, dict) and ("use" not in value or path[0] not in COMPONENTS):
+        label(base, path)
+        before = _get(base.tree, path)
         if isinstance(before, str):
             before = {"use": before}
             _put(base.tree, path, before)

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 import cattrs
 
-from framework.config.merge import Draft, labelled
+from framework.config.merge import DEFAULTS, Draft, label, labelled
 from framework.config.positions import Path as Keys
 from framework.errors import Problem, UserError, listing, nearest
 from framework.registry import KINDS, Offer, Registry
@@ -175,29 +175,28 @@ class Structurer:
 
     def component(self, kind: str, value: Any, path: Keys, label: str = "") -> Part | None:
         """Structure a bare name or a table with `use` (which defaults to the label)."""
-        if isinstance(value, str):
-            name, table, at = value, {}, path
-        elif isinstance(value, dict):
-            name, at = value.get("use", label), (*path, "use")
-            table = {key: item for key, item in value.items() if key != "use"}
-        else:
-            self.fail(path, f"{kind}: expected a name or a table, found {_shown(value)}")
-            return None
+        table = value if isinstance(value, dict) else {"use": value}
+        name, at = table.get("use", label), (*path, "use") if table is value else path
+        writer = self.draft.origins.get(at)
         if not isinstance(name, str):
-            self.fail(at, f"{kind}: expected a plugin's name, found {_shown(name)}")
+            wanted = "a plugin's name" if table is value else "a name or a table"
+            self.fail(at, f"{kind}: expected {wanted}, found {_shown(name)}")
             return None
+        if self.draft.partial and (writer is None or writer.folder == DEFAULTS.parent):
+            return None  # the file that can't be read may name another
         if not name:
-            self.lacks(path, f'{kind}: no plugin is named; write use = "…"')
+            self.fail(path, f'{kind}: no plugin is named; write use = "…"')
             return None
         self.classes[path] = None
         try:
             offer = self.registry.find(kind, name)
             cls = offer.load()
         except UserError as error:
-            self.fail(at if at in self.draft.origins else path, str(error))
+            self.fail(at if writer else path, str(error))
             return None
         self.classes[path] = kind, cls
-        options = self.options(cls, table, path, f"{kind} '{name}'", f" of {offer.owner}")
+        given = {key: item for key, item in table.items() if key != "use"}
+        options = self.options(cls, given, path, f"{kind} '{name}'", f" of {offer.owner}")
         if options is None:
             return None
         part = Part(kind, name, offer, options)
@@ -205,24 +204,20 @@ class Structurer:
         return part
 
     def components(self, kind: str, value: Any, path: Keys) -> dict[str, Part]:
-        """Structure a list of names, or tables under labels (`false` drops one)."""
-        if isinstance(value, list) and KINDS[kind].listed:
-            entries = dict(enumerate(labelled(value).items()))
-        elif isinstance(value, dict):
-            entries = {label: (label, item) for label, item in value.items()}
-        else:
+        """Structure tables under labels (`false` drops one), a list of names being such tables."""
+        if not isinstance(value, dict):
             wanted = "a list of names, or tables" if KINDS[kind].listed else "tables"
             self.fail(path, f"expected {wanted} with labels, found {_shown(value)}")
             return {}
         made: dict[Any, Part] = {}
-        for at, (label, item) in entries.items():
+        for key, item in value.items():
             name = item.get("use") if isinstance(item, dict) else item
-            listed = isinstance(label, int)  # an item of a list that has no name of its own
+            listed = isinstance(key, int)  # an item of a list that has no name of its own
             if listed and isinstance(name, str):
-                self.fail((*path, at), f"'{name}' stands twice; give tables with labels")
-            elif listed or item is not False:
-                part = self.component(kind, item, (*path, at), "" if listed else str(label))
-                made |= {label: part} if part else {}
+                self.fail((*path, key), f"'{name}' stands twice; give tables with labels")
+            if listed or item is not False:
+                part = self.component(kind, item, (*path, key), "" if listed else str(key))
+                made |= {key: part} if part else {}
         return made
 
     def table(self, cls: type[Any], key: str) -> Any:
@@ -244,15 +239,16 @@ class Structurer:
         before = len(self.problems)
         attrs.resolve_types(cls, include_extras=False)
         fields = {field.name: field for field in attrs.fields(cls) if field.init}
+        values, meant = {}, ""
         for key in table:
             if key not in fields:
                 hint = nearest(key, fields) or f"; its options are {listing(fields)}"
                 self.fail((*path, key), f"{owner} has no option '{key}'{hint}", at_value=False)
-        values = {}
+                meant += hint
         for name, field in fields.items():
             if name in table:
                 values[field.alias] = self.field(field, table[name], (*path, name), owner + source)
-            elif field.default is attrs.NOTHING:
+            elif field.default is attrs.NOTHING and f"mean '{name}'" not in meant:
                 about = field.metadata.get("help", "it has no default")
                 self.lacks(path, f"{owner} needs the option '{name}' ({about})")
             elif field.metadata.get("kind"):
@@ -261,29 +257,33 @@ class Structurer:
             return None
         try:
             return cls(**values)
-        except (ValueError, TypeError) as error:
-            self.fail(path, f"{owner}: {_words(error)}")
+        except Exception as error:  # noqa: BLE001 - whatever a plugin's own check raises
+            self.lacks(path, f"{owner}: {_words(error)}")
             return None
 
     def _default(self, field: attrs.Attribute[Any], path: Keys) -> Any:
         """Structure the default of a nested component, which is written as in a file."""
         factory = getattr(field.default, "factory", None)
         value = factory() if factory else field.default
-        return self._nested(field.metadata["kind"], value, path)
+        return None if value is None else self._nested(field, value, path)
 
-    def _nested(self, kind: str, value: Any, path: Keys) -> Any:
-        if isinstance(value, (list, dict)) and not (isinstance(value, dict) and "use" in value):
-            parts = self.components(kind, value, path)
-            return {label: part.options for label, part in parts.items()}
+    def _nested(self, field: attrs.Attribute[Any], value: Any, path: Keys) -> Any:
+        """Structure a nested component, or, where the default is a mapping, several."""
+        kind = field.metadata["kind"]
+        if getattr(field.default, "factory", None):
+            if isinstance(value, list) and KINDS[kind].listed:
+                label(self.draft, path)
+                value = labelled(value)
+            return {k: part.options for k, part in self.components(kind, value, path).items()}
+        if isinstance(value, dict) and "use" not in value and isinstance(field.default, str):
+            value = {"use": field.default, **value}
         part = self.component(kind, value, path)
         return part.options if part else None
 
     def field(self, field: attrs.Attribute[Any], value: Any, path: Keys, owner: str) -> Any:
         """Structure one option; None where it is wrong, or of another type than `owner` knows."""
         if field.metadata.get("kind"):
-            if isinstance(value, dict) and "use" not in value and isinstance(field.default, str):
-                value = {"use": field.default, **value}
-            return self._nested(field.metadata["kind"], value, path)
+            return self._nested(field, value, path)
         try:
             value = _converter(self.draft, path).structure(value, field.type or Any)
         except _MismatchError as error:
@@ -297,7 +297,7 @@ class Structurer:
             (field.validator or (lambda *_: None))(None, field, value)
         except AttributeError:
             pass  # it compares options with each other: checked again once all are known
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001 - likewise
             self.fail(path, _words(error))
         if field.metadata.get("metric"):
             self._metrics(value, path)
@@ -305,10 +305,11 @@ class Structurer:
 
     def _metrics(self, names: str | list[str], path: Keys) -> None:
         """Check names of metrics, as far as they are known without data."""
-        metrics = self.draft.tree["metrics"]
-        known = ["val/loss", *(f"val/{k}" for k in (metrics if isinstance(metrics, dict) else ()))]
-        for index, name in enumerate([names] if isinstance(names, str) else names):
-            if "/".join(name.split("/")[:2]) not in known:
-                at = path if isinstance(names, str) else (*path, index)
-                hint = nearest(name, known) or f"; there are {listing(known)}"
-                self.fail(at, f"nothing computes '{name}'{hint}")
+        labels = self.draft.tree["metrics"]
+        if isinstance(labels, dict):
+            known = ["val/loss", *(f"val/{k}" for k, v in labels.items() if v is not False)]
+            for index, name in enumerate([names] if isinstance(names, str) else names):
+                if "/".join(name.split("/")[:2]) not in known:
+                    at = path if isinstance(names, str) else (*path, index)
+                    hint = nearest(name, known) or f"; there are {listing(known)}"
+                    self.lacks(at, f"nothing computes '{name}'{hint}")
