@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import functools
 import importlib
 import os
 import sys
@@ -31,10 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m framework",
         description="Train NLP models from composable parts, named in one TOML file.",
         epilog="example: python -m framework run experiments/tiny_bert.toml",
-        formatter_class=functools.partial(argparse.HelpFormatter, max_help_position=30),
     )
     parser.add_argument("--version", action="version", version=f"composable-nlp {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [ARGUMENTS]", required=True)
     words = list(sys.argv[1:] if arguments is None else arguments)
     named = next((word for word in words if not word.startswith("-")), None)
     for name, summary in COMMANDS.items():

@@ -18,7 +18,7 @@ from framework.batching import Feed
 from framework.checkpoint import ModelFiles
 from framework.config.experiment import Experiment
 from framework.config.structure import Part
-from framework.errors import ExperimentError, UserError, listing, located, nearest
+from framework.errors import ExperimentError, UserError, located, nearest
 from framework.hooks import Hooks
 from framework.protocols import LiveLoss, LiveMetric, LiveModel, Record, Splits, Training
 from framework.state import State
@@ -70,9 +70,8 @@ def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
     problems = []
     for label, callback in live.items():
         for name in set(getattr(callback, "reads", ())) - set(known):
-            hint = nearest(name, known) or f"; there are {listing(known)}"
-            at = ("callbacks", label, "monitor")
-            problems.append(experiment.draft.problem(at, f"nothing computes '{name}'{hint}"))
+            message = f"nothing computes '{name}'{nearest(name, known, 'there are')}"
+            problems.append(experiment.draft.problem(("callbacks", label, "monitor"), message))
     if problems:
         raise ExperimentError(problems)
     return Hooks(live)

@@ -75,10 +75,15 @@ class ExperimentError(UserError):
         self.problems = tuple(problems)
 
 
-def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return `; did you mean 'x'?` for the nearest choice, or nothing when none is near."""
+def nearest(word: str, choices: Iterable[str], otherwise: str = "") -> str:
+    """Return `; did you mean 'x'?` for the nearest choice.
+
+    Where none is near, `; `, the words of `otherwise` and all choices, or nothing without words.
+    """
     match = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
-    return f"; did you mean '{match[0]}'?" if match else ""
+    if match:
+        return f"; did you mean '{match[0]}'?"
+    return f"; {otherwise} {listing(choices)}" if otherwise else ""
 
 
 def listing(words: Iterable[str]) -> str:

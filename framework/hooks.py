@@ -131,19 +131,26 @@ class Hooks:
         hooks = {}
         # statically: a property of the callback must not be computed here
         for name, found in inspect.getmembers_static(live):
-            if not hasattr(found, "framework_impl"):
-                if name in NAMES and inspect.isfunction(found):
-                    raise UserError(f"{where}: '{name}' is never called; mark it with @hookimpl")
+            settings = getattr(found, "framework_impl", None)
+            if settings is None and (name not in NAMES or not callable(found)):
                 continue
             method = getattr(live, name)
+            known = list(inspect.signature(getattr(Specs, name, Specs.run_start)).parameters)[1:]
+            taken = inspect.signature(method).parameters.values()
+            unknown = next((p.name for p in taken if p.name not in known), None)
+            plain = all(p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in taken)
+            wrong = ""
             if name not in NAMES:
-                hint = nearest(name, NAMES) or f"; the hooks are {listing(NAMES)}"
-                raise UserError(f"{where}: there is no hook '{name}'{hint}")
-            known = list(inspect.signature(getattr(Specs, name)).parameters)[1:]
-            for argument in inspect.signature(method).parameters:
-                if argument not in known:
-                    hint = nearest(argument, known) or f"; it is called with {listing(known)}"
-                    raise UserError(f"{where}: '{name}' has no argument '{argument}'{hint}")
+                wrong = f"there is no hook '{name}'{nearest(name, NAMES, 'the hooks are')}"
+            elif settings is None:
+                wrong = f"'{name}' is never called; mark it with @hookimpl"
+            elif unknown:
+                hint = nearest(unknown, known, "it is called with")
+                wrong = f"'{name}' has no argument '{unknown}'{hint}"
+            elif not plain or any(settings.values()) or inspect.iscoroutinefunction(method):
+                wrong = f"'{name}' must be plain: no default, no setting of @hookimpl, not async"
+            if wrong:
+                raise UserError(f"{where}: {wrong}")
             hooks[name] = self._guard(label, type(live), method, sink=getattr(live, "sink", False))
         if not hooks:
             raise UserError(f"{where} implements no hook; mark its methods with @hookimpl")
@@ -178,7 +185,7 @@ def ordered(callbacks: Mapping[str, object]) -> dict[str, object]:
         for side in ("before", "after"):
             for other in getattr(live, side, ()):
                 if other not in callbacks:
-                    hint = nearest(other, callbacks) or f"; there are {listing(callbacks)}"
+                    hint = nearest(other, callbacks, "there are")
                     message = f"wants to come {side} '{other}', which is no callback here{hint}"
                     raise UserError(f"callback '{label}' ({located(type(live))}) {message}")
                 first, second = (label, other) if side == "before" else (other, label)

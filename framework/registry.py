@@ -11,7 +11,7 @@ from typing import Any
 
 import attrs
 
-from framework.errors import UserError, listing, nearest
+from framework.errors import UserError, nearest
 
 
 @attrs.frozen
@@ -120,8 +120,7 @@ class Registry:
             picks = " or ".join(f"'{o.distribution}:{bare}'" for o in found)
             raise UserError(f"{kind} '{bare}' is offered by {owners}: write {picks}")
         names = sorted({offer.name for offer in offers})
-        hint = nearest(bare, names) or f"; the choices are {listing(names)}"
-        raise UserError(f"no {kind} is named '{name}'{hint}")
+        raise UserError(f"no {kind} is named '{name}'{nearest(bare, names, 'the choices are')}")
 
 
 def source_hash(cls: type[Any]) -> str:

@@ -50,7 +50,7 @@ def test_every_mistake_is_in_one_report(here: Path, capsys: pytest.CaptureFixtur
 GOOD = """\
 dataset = { use = "text", train = "./rows.csv" }
 model = { use = "hf_classifier", config = { hidden_size = 8 } }
-loss = "focal"
+loss.use = "focal"
 metrics.f1 = {}
 """
 SEARCH = "[search]\nmetric = 'val/f1'\ndirection = 'maximize'\n"
@@ -130,7 +130,7 @@ ALONE = {
     ),
     "bounds of the search that hold nothing": (
         SEARCH + "space.'loss.gamma' = { low = 2, high = 1 }",
-        "8:22: 'loss.gamma': low = 2 must be below high = 1",
+        "8:22: 'loss.gamma': low = 2 must be below high = 1, both finite",
     ),
     "a choice of the search": (
         SEARCH + "space.loss = { choices = ['focal', 'cross_entrpy'] }",
@@ -138,7 +138,70 @@ ALONE = {
     ),
     "a path of the search that is several parts": (
         "[search]\nmetric = 'val/f1'\ndirection = 'maximize'\nspace.metrics = { choices = ['f1'] }",
-        "8:7: 'metrics' names several parts, not an option",
+        "8:7: 'metrics' names a table, not an option",
+    ),
+    "a path of the search that is a table": (
+        SEARCH + "space.trainer = { choices = [1] }",
+        "8:7: 'trainer' names a table, not an option",
+    ),
+    "a search that varies itself": (
+        SEARCH + "space.'search.trials' = { low = 1, high = 2 }",
+        (
+            "8:7: no option is named 'search'; there is 'callbacks', 'dataset', 'loss', 'metrics',"
+            " 'model', 'optimizer', 'precision', 'scheduler', 'strategy', 'trainer'"
+        ),
+    ),
+    "a path of the search without its quotes": (
+        SEARCH + "space.loss.gamma = { low = 1, high = 2 }",
+        '8:7: write the path as one quoted key: "loss.gamma" = …',
+    ),
+    "a step of the search of another type": (
+        SEARCH + "space.'trainer.epochs' = { low = 1, high = 4, step = 0.5 }",
+        "8:54: 'epochs': expected a whole number, found 0.5",
+    ),
+    "a bound of the search without end": (
+        SEARCH + "space.'loss.gamma' = { low = 1, high = inf }",
+        "8:22: 'loss.gamma': low = 1 must be below high = inf, both finite",
+    ),
+    "no choices of the search": (
+        SEARCH + "space.loss = { choices = [] }",
+        "8:26: Length of 'choices' must be >= 1: 0",
+    ),
+    "directions of the search that don't match": (
+        "[search]\nmetric = ['val/f1']\ndirection = ['maximize', 'minimize']",
+        "5:1: search: 'metric' and 'direction' must be as many, at least one: 1 and 2",
+    ),
+    "a metric that was dropped": (
+        "metrics.accuracy = false\n[callbacks.early_stopping]\nmonitor='val/accuracy'\nmode='max'",
+        "7:9: nothing computes 'val/accuracy'; there are 'val/loss', 'val/f1'",
+    ),
+    "a nested component of another shape": (
+        "metrics.g = { use = 'by_group', key = 'k', metrics = 'f1' }",
+        "5:54: expected a list of names, or tables with labels, found the text 'f1'",
+    ),
+    "a version that is too old": (
+        "requires = ['first-parts>=2']",
+        "5:13: 'first-parts>=2' is required and 1.0 is installed",
+    ),
+    "a word where a list may stand": (
+        "loss.alpha = 'balance'",
+        (
+            "5:14: 'alpha': expected one of 'balanced', 'none' or a list of a number,"
+            " found the text 'balance'"
+        ),
+    ),
+    "an item of a list": (
+        "loss.alpha = [1.0, 'x']",
+        "5:20: 'alpha': expected a number, found the text 'x'",
+    ),
+    "a plugin's own validator": (
+        "scheduler.warmup = 2.5",
+        "5:20: 'warmup' must be a fraction from 0 to below 1, or whole steps",
+    ),
+    "a key that stands twice": ("loss.use = 'focal'", "5:19: Cannot overwrite a value"),
+    "a name that stands twice": (
+        "metrics.g = { use = 'by_group', key = 'k', metrics = ['f1', 'f1'] }",
+        "5:61: 'f1' stands twice; give tables with labels",
     ),
     "a dotted import path": (
         "precision = 'plugins.precisions.fp16:Fp16'",
@@ -182,6 +245,113 @@ def test_the_good_file_is_good(here: Path, capsys: pytest.CaptureFixture[str]) -
     # a search is no part of what a run resolves to
     assert main(["validate", "x.toml", "--show"]) == 0
     assert "search" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("seed", "1: expected KEY=VALUE, as in --set loss.gamma=3"),
+        ("#seed=1", "1: expected KEY=VALUE, as in --set loss.gamma=3"),
+        ("trainer..steps=1", "9: Invalid initial character for a key part"),
+        ("trainer.log_every=x", "19: 'log_every': expected a whole number, found the text 'x'"),
+        ("losss.gamma=1", "1: an experiment has no key 'losss'; did you mean 'loss'?"),
+        ("loss.gama=1", "6: loss 'focal' has no option 'gama'; did you mean 'gamma'?"),
+    ],
+)
+def test_a_mistake_of_an_argument(
+    here: Path, capsys: pytest.CaptureFixture[str], argument: str, message: str
+) -> None:
+    """A mistake of `--set` is told with its column in the argument."""
+    (here / "x.toml").write_text(GOOD)
+    assert main(["validate", "x.toml", "--set", argument]) == 2
+    head, shown, caret = capsys.readouterr().err.splitlines()
+    assert head == f"--set:1:{message}"
+    assert shown == f"    {argument}"
+    assert len(caret) == 4 + int(message.partition(":")[0])
+
+
+@pytest.mark.parametrize("name", ["_x", "ä", "日本", "my run", "-", "..."])
+def test_any_file_name_makes_a_name(
+    here: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """A file may be called anything: what a folder can't be called is left out of the name."""
+    (here / f"{name}.toml").write_text(GOOD)
+    assert main(["validate", f"./{name}.toml"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+RAISING = """\
+import attrs
+from framework.errors import UserError
+from framework.protocols import option
+
+
+def bad(_, field, value):
+    if value:
+        raise {error}("'{{}}' is bad".format(field.name))
+
+
+@attrs.frozen
+class Raising:
+    width: int = option(0, help="a width", validator=bad)
+    height: int = option(0, help="a height")
+
+    def __attrs_post_init__(self):
+        if self.height:
+            raise {error}("the height is bad")
+
+    def build(self, info): ...
+"""
+
+
+@pytest.mark.parametrize("error", ["ValueError", "KeyError", "IndexError", "UserError", "OSError"])
+def test_whatever_a_validator_raises_is_told_with_its_place(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: str
+) -> None:
+    """A plugin's own check may raise anything: it is one mistake among the others."""
+    offers, source = {"framework.loss": {"raising": "r_x:Raising"}}, RAISING.format(error=error)
+    install(monkeypatch, here / "more", "raising-parts 1.0", offers, r_x=source)
+    for option, message in {"width": "'width' is bad", "height": "the height is bad"}.items():
+        text = GOOD.replace('loss.use = "focal"', f'loss = {{ use = "raising", {option} = 1 }}')
+        (here / "x.toml").write_text(text + "seed = -1\n")
+        assert main(["validate", "x.toml"]) == 2
+        first, _, _, second, *_ = capsys.readouterr().err.splitlines()
+        assert first.startswith("x.toml:3:")
+        assert message in first
+        assert second.startswith("x.toml:5:8: 'seed' must be >= 0")
+
+
+def test_a_broken_parent_causes_no_false_report(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a parent that can't be read may have said is not called wrong or missing."""
+    (here / "broken.toml").write_text("metrics = ['f1']\nscheduler = 'cosine'\n[metrics\n")
+    (here / "x.toml").write_text(
+        "extends = 'broken.toml'\n[loss]\ngamma = 3.0\n[model]\nuse = 'hf_classifier'\n"
+        "max_length = 64\n[scheduler]\nmin_factor = 0.1\n[metrics.macro]\naverage = 'macro'\n"
+        "[callbacks.stop]\npatience = 3\n[callbacks.early_stopping]\nmonitor = 'val/f1'\n"
+        "mode = 'max'\n[search]\nmetric = 'val/macro'\ndirection = 'maximize'\n"
+        "[search.space]\n'loss.gamma' = { low = 0, high = 1 }\n[optimizer]\nuse = 'adamw'\n"
+        "lr = 'x'\n"
+    )
+    assert main(["validate", "x.toml"]) == 2
+    heads = [line for line in capsys.readouterr().err.splitlines() if line[0] != " "]
+    assert heads == [
+        "x.toml:23:6: 'lr': expected a number, found the text 'x'",
+        "broken.toml:3:9: Cannot declare ('metrics',) twice",
+    ]
+
+
+def test_no_message_holds_control_characters(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Escape codes and line breaks in names never reach the terminal."""
+    text = '"a\\nb\\u001b[31m" = 1\n[loss]\nuse = "x\\ny\\u001b[31m"\n'
+    (here / "x.toml").write_text(text)
+    assert main(["validate", "x.toml", "--set", "loss.x='a\u0085b'"]) == 2
+    told = capsys.readouterr().err
+    assert all(character.isprintable() or character == "\n" for character in told)
+    assert "x.toml:1:1: an experiment has no key 'a b [31m'" in told
 
 
 def test_a_broken_parent_hides_no_mistake_of_the_child(

@@ -31,7 +31,11 @@ name = "good"
 seed = 1
 requires = ["attrs"]
 
-dataset = { use = "text", train = "./rows.csv", ratios = [0.8, 0.2] }
+dataset = {
+    use = "text",
+    train = "./rows.csv",  # TOML 1.1: several lines, and a comma at the end
+    ratios = [0.8, 0.2],
+}
 model = { use = "hf_classifier", config = { hidden_size = 8 } }
 loss = { use = "focal", gamma = 2, alpha = [1, 2.5] }
 optimizer = { lr = 1e-3 }
@@ -45,6 +49,7 @@ epochs = 2
 accuracy = {}
 macro = { use = "f1", average = "macro" }
 by_colour = { use = "by_group", key = "colour", metrics = ["f1", "recall"] }
+"composable-nlp:recall" = {}
 by_shape = { use = "by_group", key = "shape", metrics = { f1 = { average = "micro" } } }
 
 [callbacks]
@@ -60,7 +65,7 @@ direction = "maximize"
 
 [search.space]
 "optimizer.lr" = { low = 1e-6, high = 1e-4, log = true }
-"loss" = { choices = ["focal", "cross_entropy"] }
+"loss" = { choices = ["focal", { use = "cross_entropy", label_smoothing = 0.1 }] }
 """
 BREAKS = {
     "an unknown key": ("seed = 1", "seeds = 1"),
@@ -77,7 +82,7 @@ BREAKS = {
     "an option of a component without use": ("{ lr = 1e-3 }", "{ lrr = 1e-3 }"),
     "a bound of a component without use": ("{ lr = 1e-3 }", "{ lr = -1e-3 }"),
     "a missing option": ('mode = "max"\n', ""),
-    "a missing option of a table with use": (', train = "./rows.csv"', ""),
+    "a missing option of a table with use": ('    train = "./rows.csv",', "   "),
     "a misspelt label": ("accuracy = {}", "acuracy = {}"),
     "a plugin of a nested list": ('"recall"', '"recal"'),
     "an option of a nested table": ("{ average =", "{ averag ="),
@@ -87,7 +92,12 @@ BREAKS = {
     "a key of the search": ("log = true", "lg = true"),
     "no dataset": ("dataset = {", "xyzzy = {"),
 }
-LACKING = ("accuracy = {}", 'direction = "maximize"\n', "dataset = {")
+LACKING = (
+    "accuracy = {}",
+    'direction = "maximize"\n',
+    "dataset = {",
+    '    train = "./rows.csv",',
+)
 """Breaks for which the two point at different places of one line, or of the file."""
 
 
@@ -180,10 +190,11 @@ def test_a_child_may_leave_everything_out(here: Path) -> None:
     (here / "x.toml").write_text(GOOD)
     child = '#:schema ./schema.json\nextends = "x.toml"\n[loss]\ngamma = 3.0\n[callbacks]\n'
     child += "early_stopping = { patience = 1 }\n"
+    child += "[search]\ntrials = 3\n"
     (here / "y.toml").write_text(child)
     assert linted(Path("y.toml"), cwd=here) == []
     assert validated(here / "y.toml") == []
-    (here / "y.toml").write_text(child + "progress = 3\n")
+    (here / "y.toml").write_text(child.replace("[search]", "progress = 3\n[search]"))
     assert {found.split()[1] for found in linted(Path("y.toml"), cwd=here)} == {"7:12"}
     assert validated(here / "y.toml") == ["7:12"]
 
@@ -243,6 +254,26 @@ def test_what_is_installed_is_in_it(
     assert "same" not in names
     assert main(["schema", str(tmp_path / "none" / "s.json")]) == 2
     assert "can't write the schema" in capsys.readouterr().err
+
+
+def test_odd_options_are_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defaults that JSON can't hold are left out; no plugin's options take the schema down."""
+    source = (
+        "import math\nfrom pathlib import Path\nfrom typing import Any, Literal\n\nimport attrs\n\n"
+        "from framework.protocols import option\n\n@attrs.frozen\nclass Odd:\n"
+        "    paths: list[Path] = option([Path('x')], help='paths')\n"
+        "    word: Literal['a', None] = option(None, help='a word')\n"
+        "    far: float = option(math.inf, help='a number')\n"
+        "    free: Any = option(None, help='anything')\n"
+        "    pair: tuple[int, ...] = option((1, 2), help='numbers')\n"
+        "    inner: Any = option(None, help='a loss, or none', kind='loss')\n\n"
+        "    def build(self, info): ...\n"
+    )
+    install(monkeypatch, tmp_path, "odd-parts 1.0", {"framework.loss": {"odd": "o:Odd"}}, o=source)
+    found = schema(Registry())["$defs"]["loss.odd"]["properties"]
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert found["word"]["enum"] == ["a"]
+    assert [name for name in found if "default" in found[name]] == ["pair"]
 
 
 def test_it_is_a_schema_for_every_kind() -> None:

@@ -1,54 +1,78 @@
-"""What can be said of an installed plugin without importing it: from its source and metadata."""
+"""What can be said of an installed plugin without importing it: from its source and metadata.
+
+A line of the source that looks sound is believed. What looks broken is parsed before it is
+said, and where a module decides at run time what it finds or holds, nothing is claimed.
+"""
 
 from __future__ import annotations
 
+import ast
 import functools
 import re
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec
+import warnings
+from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import decode_source
 from pathlib import Path
 
-from framework.registry import Offer
+from framework.errors import UserError, listing, nearest
+from framework.registry import KINDS, Offer
 
-_IMPORT = re.compile(r"^(?:from|import)[ \t]+(\w+)", re.MULTILINE)
-_CLASS = r"^class[ \t]+{name}\b[^\n]*:\s*\n\s+[rR]?(\"\"\"|'''|\"|')(.*?)(?:\1|$)"
+_IMPORT = re.compile(r"^(?:from[ \t]+(\w+)|import[ \t]+([^\n#;]+))", re.MULTILINE)
+_CLASS = r"^class[ \t]+{name}\b(?:[^\n]*:[ \t]*\n\s+[rR]?(\"\"\"|''')(.*?)(?:\1|$))?"
+# how a module comes by names, and finds modules, that its source doesn't show
+_NAMES = re.compile(r"\bimport[ \t(]+\*|\b__getattr__\b|\b(?:globals|vars|locals|exec)[ \t]*\(")
+_PATHS = re.compile(r"\bsys[ \t]*\.[ \t]*(?:path|modules|meta_path)|\b__path__\b|\baddsitedir\b")
+_UNKNOWN: tuple[str, list[str]] = ("", [])
+
+
+def check_kind(kind: str) -> None:
+    """Raise `UserError` where there is no such kind of plugin."""
+    if kind not in KINDS:
+        hint = nearest(kind, KINDS) or f"; the kinds are {listing(KINDS)}"
+        raise UserError(f"there is no kind '{kind}'{hint}")
 
 
 def look(offer: Offer) -> tuple[str, str]:
     """Return a plugin's one-line summary, and why it can't be imported as far as that is seen.
 
     The summary is the first line of its class's docstring, or else its distribution's. Seen are
-    a module that isn't there, a module without that name, and the import of a package that isn't
-    installed; `plugins --check-env` really imports.
+    a module that isn't there or can't be parsed, a module without that name, and the import of a
+    package that isn't installed; `plugins --check-env` really imports.
     """
     try:
-        module, name = offer.entry.module, offer.entry.attr
+        module, name = offer.entry.module, offer.entry.attr or ""
     except AttributeError:
+        name = ""
+    if not name:
         return "", f"its entry point '{offer.entry.value}' is not 'module:class'"
     file = _file(module)
     if file is None:
         return "", f"there is no module '{module}'"
-    text, lacking = _source(file)
-    if lacking:
-        return "", f"{file.name} imports '{lacking}', which is not installed"
-    found = re.search(_CLASS.format(name=re.escape(name)), text, re.MULTILINE)
-    if found:
-        return found[2].strip(), ""
-    if text and not re.search(rf"\b{re.escape(name.split('.')[0])}\b", text):
-        return "", f"{file.name} has no '{name}'"
+    text, doubtful = _source(file)
+    found = re.findall(_CLASS.format(name=re.escape(name)), text, re.MULTILINE)
+    words = found[0][1].strip() if len(found) == 1 else ""
+    if words and "\\" not in words and not doubtful:
+        return words, ""
+    summary, broken = _parsed(file, name) if text or doubtful else ("", "")
+    if summary or broken:
+        return summary, broken
     dist = offer.entry.dist
     return (dist.metadata["Summary"] or "") if dist else "", ""
 
 
 def unmet(name: str) -> list[str]:
     """Return what a distribution requires and this environment lacks."""
-    from packaging.requirements import Requirement
+    from packaging.requirements import InvalidRequirement, Requirement
 
     found = []
     for text in distribution(name).requires or ():
-        wanted = Requirement(text)
+        try:
+            wanted = Requirement(text)
+        except InvalidRequirement:
+            found.append(f"requires '{text}', which can't be read")
+            continue
         if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
             continue
         try:
@@ -63,38 +87,107 @@ def unmet(name: str) -> list[str]:
 
 @functools.cache
 def _file(module: str) -> Path | None:
-    """Find a module's file without importing it, nor the packages it stands in."""
+    """Find a module's file without importing it, nor the packages it stands in.
+
+    None where there is none, and an empty path where that can't be known.
+    """
     path: Sequence[str] | None = None
+    file = Path()
     parts = module.split(".")
     for depth in range(1, len(parts) + 1):
-        spec = _spec(".".join(parts[:depth]), path)
-        if spec is None:
-            return None
-        path = spec.submodule_search_locations or ()
-    # a package may be a folder without a file of its own
-    return Path(spec.origin or "") if spec else None
+        found = _find(".".join(parts[:depth]), path)
+        if found is None:
+            # a package may say at run time where its modules are
+            fixed = file.suffix in ("", ".py") and not _PATHS.search(_source(file)[0])
+            return None if fixed else Path()
+        if found is _UNKNOWN:
+            return Path()
+        # a package may be a folder without a file of its own
+        file, path = Path(found[0]), found[1]
+    return file
 
 
-def _spec(name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-    for finder in sys.meta_path:
-        found = finder.find_spec(name, path)
-        if found is not None:
-            return found
+def _find(name: str, path: Sequence[str] | None) -> tuple[str, list[str]] | None:
+    """Return a module's file and, of a package, where its modules are."""
+    try:
+        for finder in sys.meta_path:
+            try:
+                found = finder.find_spec(name, path)
+            except KeyError:
+                # a folder without __init__.py asks for its parent, which nobody has imported
+                found = finder.find_spec(name.rpartition(".")[2], path)
+            if found is not None:
+                return found.origin or "", list(found.submodule_search_locations or ())
+    except Exception:  # noqa: BLE001 - a finder is anybody's code
+        return _UNKNOWN
     return None
 
 
 @functools.cache
-def _source(file: Path) -> tuple[str, str]:
-    """Return a file's text, and the first package that it imports and that isn't there."""
-    if file.suffix != ".py":
-        return "", ""  # compiled, or a folder
-    text = file.read_text(encoding="utf-8", errors="replace")
-    for package in _IMPORT.findall(text):
-        if package not in sys.modules and not _there(package):
-            return text, package
-    return text, ""
+def _there(package: str) -> bool:
+    known = package in sys.modules or package in sys.stdlib_module_names
+    return known or _find(package, None) is not None
 
 
 @functools.cache
-def _there(package: str) -> bool:
-    return package in sys.stdlib_module_names or _spec(package, None) is not None
+def _source(file: Path) -> tuple[str, bool]:
+    """Return a module's text, and whether it seems to lack something or can't be decoded."""
+    if file.suffix != ".py":
+        return "", False  # compiled, or a folder
+    try:
+        text = decode_source(file.read_bytes())
+    except OSError:
+        return "", False  # in a zip, or closed to us
+    except (SyntaxError, ValueError):
+        return "", True
+    for package, several in _IMPORT.findall(text):
+        for words in several.split(",") if several else [package]:
+            first = re.match(r"\s*(\w+)", words)
+            if first and not _there(first[1]):
+                return text, True
+    return text, False
+
+
+def _parsed(file: Path, name: str) -> tuple[str, str]:
+    """Return a class's summary, or why its module can't be imported, from the parsed source."""
+    try:
+        tree = _tree(file)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return "", f"{file.name} can't be parsed: {error}"
+    text, _ = _source(file)
+    open_path = _PATHS.search(text)
+    lacking = [package for package in _imports(tree) if not _there(package)]
+    if lacking and not open_path:
+        return "", f"{file.name} imports '{lacking[0]}', which is not installed"
+    first = name.partition(".")[0]
+    if not (open_path or _NAMES.search(text) or re.search(rf"\b{re.escape(first)}\b", text)):
+        return "", f"{file.name} has no '{name}'"
+    return _summary(tree, name), ""
+
+
+@functools.cache
+def _tree(file: Path) -> ast.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its literals: nobody asked
+        return ast.parse(file.read_bytes(), file.name)
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    """Give the packages that a module imports, come what may."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.partition(".")[0]
+
+
+def _summary(tree: ast.Module, name: str) -> str:
+    """Return the first line of a class's docstring, if it is defined here and has one."""
+    scope: ast.Module | ast.ClassDef = tree
+    for part in name.split("."):
+        classes = (node for node in ast.walk(scope) if isinstance(node, ast.ClassDef))
+        inner = next((node for node in classes if node.name == part and node is not scope), None)
+        if inner is None:
+            return ""
+        scope = inner
+    return (ast.get_docstring(scope) or "").partition("\n")[0].strip()

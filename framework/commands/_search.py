@@ -15,15 +15,16 @@ bound and choice a value that the option takes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
-from attrs.validators import ge
+from attrs.validators import ge, min_len
 
 from framework.config.positions import Path as Keys
 from framework.config.structure import Structurer
-from framework.errors import listing, nearest
+from framework.errors import nearest
 from framework.protocols import option
 
 
@@ -40,6 +41,15 @@ class Search:
     trials: int = option(20, help="trials in all", validator=ge(1))
     space: dict[str, dict[str, Any]] = option({}, help="ranges and choices by path of the option")
 
+    def __attrs_post_init__(self) -> None:
+        """Hold metrics and directions against each other."""
+        metrics, directions = (
+            [given] if isinstance(given, str) else given for given in (self.metric, self.direction)
+        )
+        if not metrics or len(metrics) != len(directions):
+            told = f"{len(metrics)} and {len(directions)}"
+            raise ValueError(f"'metric' and 'direction' must be as many, at least one: {told}")
+
 
 @attrs.frozen
 class Range:
@@ -52,8 +62,8 @@ class Range:
 
     def __attrs_post_init__(self) -> None:
         """Hold the bounds against each other."""
-        if not self.low < self.high:
-            raise ValueError(f"low = {self.low} must be below high = {self.high}")
+        if not (self.low < self.high and math.isfinite(self.high - self.low)):
+            raise ValueError(f"low = {self.low} must be below high = {self.high}, both finite")
         if self.log and (self.low <= 0 or self.step):
             raise ValueError("a logarithmic range begins above 0 and has no step")
 
@@ -62,16 +72,21 @@ class Range:
 class Choices:
     """One of several values."""
 
-    choices: list[Any] = option(help="the values")
+    choices: list[Any] = option(help="the values", validator=min_len(1))
 
 
 def _check(structurer: Structurer) -> None:
     """Check the table once the rest of the experiment is structured."""
     # with a list of its own of what is used: a choice is no part of the experiment
     scratch = attrs.evolve(structurer, used=[])
-    found = scratch.table(Search, "search")
-    for key, spec in found.space.items() if found else ():
-        _line(scratch, key.split("."), spec, ("search", "space", key))
+    scratch.table(Search, "search")
+    # nor can it vary itself
+    del scratch.classes["search",]
+    table = structurer.draft.tree["search"]
+    space = table.get("space") if isinstance(table, dict) else None
+    for key, spec in space.items() if isinstance(space, dict) else ():
+        if isinstance(spec, dict):
+            _line(scratch, key.split("."), spec, ("search", "space", key))
 
 
 TABLES = {"search": _check}
@@ -80,6 +95,11 @@ TABLES = {"search": _check}
 
 def _line(structurer: Structurer, keys: list[str], spec: dict[str, Any], at: Keys) -> None:
     """Check one line of the space: its key names an option, and the option takes its values."""
+    deeper = [name for name, value in spec.items() if isinstance(value, dict)]
+    if deeper:
+        path = '"' + ".".join([*keys, deeper[0]]) + '"'
+        structurer.fail(at, f"write the path as one quoted key: {path} = …", at_value=False)
+        return
     cls = Choices if "choices" in spec else Range
     given = structurer.options(cls, spec, at, f"'{at[-1]}'")
     found = _find(structurer, keys, at)
@@ -88,12 +108,14 @@ def _line(structurer: Structurer, keys: list[str], spec: dict[str, Any], at: Key
     if cls is Choices:
         values = {(*at, "choices", index): value for index, value in enumerate(given.choices)}
     else:
-        values = {(*at, name): spec[name] for name in ("low", "high")}
+        values = {(*at, name): spec[name] for name in ("low", "high", "step") if name in spec}
     for place, value in values.items():
         if isinstance(found, str):
             structurer.component(found, value, place)
         else:
-            structurer.field(found, value, place, f"'{at[-1]}'")
+            # a step needs the option's type, and is no value of it
+            field = found.evolve(validator=None) if place[-1] == "step" else found
+            structurer.field(field, value, place, f"'{at[-1]}'")
 
 
 def _find(structurer: Structurer, keys: list[str], at: Keys) -> Any:
@@ -112,17 +134,15 @@ def _find(structurer: Structurer, keys: list[str], at: Keys) -> Any:
             return None
         fields = _inside(known, path)
         if key not in fields:
-            near = nearest(key, fields) or f"; there is {listing(sorted(fields))}"
+            near = nearest(key, sorted(fields), "there is")
             within = f" in '{'.'.join(map(str, path))}'" if path else ""
             structurer.fail(at, f"no option is named '{key}'{within}{near}", at_value=False)
             return None
         field, path = fields[key], (*path, key)
-    found = known.get(path)
-    if found and found[0]:
-        return found[0]
-    if field is None and path not in known:
-        structurer.fail(at, f"'{at[-1]}' names several parts, not an option", at_value=False)
-    return field
+    kind, _ = known.get(path) or ("", None)
+    if not kind and field is None and known.get(path, "") is not None:
+        structurer.fail(at, f"'{at[-1]}' names a table, not an option", at_value=False)
+    return kind or field
 
 
 def _inside(known: Mapping[Keys, Any], path: Keys) -> dict[str, Any]:

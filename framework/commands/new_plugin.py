@@ -17,12 +17,14 @@ from pathlib import Path
 import attrs
 
 from framework import __version__
-from framework.errors import UserError, listing, nearest
+from framework.commands import _installed
+from framework.errors import UserError
 from framework.registry import KINDS, Registry
 
 EXAMPLE = "example: python -m framework new-plugin patient-loss --kind loss"
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*([-_][A-Za-z0-9]+)*")
+_TOOLS = ("pyproject", "conftest", "setup")
 _PROJECT = """\
 [build-system]
 requires = ["hatchling>=1.27"]
@@ -163,18 +165,15 @@ class Package:
 
     def check(self, folder: Path) -> None:
         """Raise `UserError` for a name or kind that can't be, or a name that is taken."""
-        if self.kind not in KINDS:
-            hint = nearest(self.kind, KINDS) or f"; the kinds are {listing(KINDS)}"
-            raise UserError(f"there is no kind '{self.kind}'{hint}")
+        _installed.check_kind(self.kind)
         if not _NAME.fullmatch(self.name):
             raise UserError(
                 f"{self.name!r} can't name a package: use letters, digits and single hyphens or"
                 " underscores between them, a letter first, as in patient-loss"
             )
-        used = {self.cls, f"Live{self.cls}", self.module} & self._words()
-        if used or any(map(keyword.iskeyword, (self.module, self.cls))):
-            what = "the template uses it" if used else "it is a word of Python"
-            raise UserError(f"'{self.name}' can't name a plugin of kind {self.kind}: {what}")
+        unfit = self._unfit()
+        if unfit:
+            raise UserError(f"'{self.name}' can't name a plugin of kind {self.kind}: {unfit}")
         if os.path.lexists(folder):
             raise UserError(f"{folder}: it is there already; give another name or remove it")
         for offer in Registry().of_kind(self.kind):
@@ -182,6 +181,18 @@ class Package:
                 owner = f"{offer.distribution} {offer.version}"
                 raise UserError(f"{self.kind} '{self.module}' is offered by {owner}: name another")
         self._check_imports()
+
+    def _unfit(self) -> str:
+        """Return why it can't name a module and a class, or nothing."""
+        if {self.cls, f"Live{self.cls}", self.module} & self._words():
+            return "the template uses it"
+        if any(map(keyword.iskeyword, (self.module, self.cls))):
+            return "it is a word of Python"
+        if self.module in _TOOLS:
+            return "pip or pytest would take its file for their own"
+        if self.cls.startswith("Test"):
+            return "pytest would take it for a test"
+        return ""
 
     def _check_imports(self) -> None:
         """Refuse what would hide, or be hidden by, something that is installed."""

@@ -12,8 +12,9 @@ from typing import Any
 import attrs
 
 from framework.commands import _installed
-from framework.errors import UserError, listing, nearest
+from framework.errors import UserError
 from framework.registry import KINDS, Offer, Registry
+from framework.testing.place import place
 
 EXAMPLE = "example: python -m framework plugins loss focal"
 
@@ -33,9 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """List without importing anything; only a plugin that is named is imported."""
     registry = Registry()
-    if options.kind and options.kind not in KINDS:
-        hint = nearest(options.kind, KINDS) or f"; the kinds are {listing(KINDS)}"
-        raise UserError(f"there is no kind '{options.kind}'{hint}")
+    if options.kind:
+        _installed.check_kind(options.kind)
     if options.name:
         return _one(registry, options.kind, options.name, as_json=options.json)
     kinds = [options.kind] if options.kind else KINDS
@@ -122,14 +122,15 @@ def _one(registry: Registry, kind: str, name: str, *, as_json: bool) -> int:
         for field in attrs.fields(cls)
         if field.init
     ]
-    place = f"{inspect.getsourcefile(cls)}:{inspect.getsourcelines(cls)[1]}"
+    file, line = place(cls)
+    where = f"{file}:{line}" if line else file or cls.__module__
     if as_json:
-        about = {"doc": inspect.getdoc(cls), "defined_in": place, "options": fields}
+        about = {"doc": inspect.getdoc(cls), "defined_in": where, "options": fields}
         print(json.dumps({**_row(offer), **about}, indent=1))
         return 0
     print(f"{kind} '{offer.name}' of {offer.owner}")
     print(inspect.getdoc(cls) or "")
-    print(f"defined in {place}")
+    print(f"defined in {where}")
     for field in fields:
         print(f"  {field['name']}: {field['type']} = {field['default']}\n      {field['help']}")
     return 0

@@ -7,6 +7,7 @@ says which option is wrong, where a `oneOf` would only say that nothing fits.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
 import json
 import sys
@@ -69,6 +70,8 @@ def schema(registry: Registry) -> Schema:
     top = {str(kind.table): kind for kind in KINDS.values() if kind.table}
     whole = {
         "$schema": DIALECT,
+        # without it the linter refuses inline tables of several lines, which we take
+        "x-tombi-toml-version": "v1.1.0",
         "title": "An experiment",
         "description": "A dataset, a model, and all that trains one on the other.",
         "type": "object",
@@ -104,7 +107,8 @@ def _open(schema: Any) -> None:
             if name in ("if", "then", "not"):
                 inner.setdefault("additionalProperties", True)
             # names of properties are no keywords
-            for item in inner.values() if name in ("properties", "$defs") else (inner,):
+            tables = ("properties", "patternProperties", "$defs")
+            for item in inner.values() if name in tables else (inner,):
                 _open(item)
     elif isinstance(schema, list):
         for item in schema:
@@ -199,11 +203,16 @@ def _alone(found: Mapping[str, Mapping[str, type[Any]]]) -> Schema:
             }
             unnamed = {"if": {"type": "object"}, "then": {"required": ["use"]}}
             known = dict.fromkeys(found[kind.name], True)
-            rules[key] = {"properties": {**known, **lacking}, "additionalProperties": unnamed}
+            rules[key] = {
+                "properties": {**known, **lacking},
+                "patternProperties": {":": True},  # `distribution:name` names the plugin, too
+                "additionalProperties": unnamed,
+            }
         elif kind.table and key in defaults:
             rules[key] = {"if": nameless, "then": _ref(f"{kind.name}.{defaults[key]}")}
         elif kind.table:
             rules[key] = {"if": {"type": "object"}, "then": {"required": ["use"]}}
+    rules["search"] = {"type": "object", "required": _required(Search)}
     lacking_keys = [key for key in COMPONENTS if key not in defaults]
     return {"required": lacking_keys, "properties": rules}
 
@@ -246,8 +255,10 @@ def _field(field: attrs.Attribute[Any]) -> Schema:
     else:
         made = _typed(field.type) | _bounds(field.validator)
     made["description"] = field.metadata.get("help", "")
-    if isinstance(default, (bool, int, float, str, list, dict)):
-        made["default"] = default
+    with contextlib.suppress(TypeError, ValueError):
+        # what JSON can't hold is left out, as is what stands for an option that isn't set
+        if default is not None and default is not attrs.NOTHING:
+            made["default"] = json.loads(json.dumps(default, allow_nan=False))
     return made
 
 
@@ -255,19 +266,24 @@ def _typed(hint: Any) -> Schema:
     """Return the schema of a type."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
-        names = sorted({_SIMPLE[type(choice)] for choice in arguments})
-        return {"type": names[0] if len(names) == 1 else names, "enum": list(arguments)}
+        choices = [choice for choice in arguments if type(choice) in _SIMPLE]
+        names = sorted({_SIMPLE[type(choice)] for choice in choices})
+        return {"type": names[0] if len(names) == 1 else names, "enum": choices}
     if origin in (Union, types.UnionType):
         members = [_typed(member) for member in arguments if member is not types.NoneType]
         if all([*member] == ["type"] for member in members):
             return {"type": list(dict.fromkeys(member["type"] for member in members))}
         return {"anyOf": members}
     if origin is list or hint is list:
-        return {"type": "array", "items": _typed(arguments[0]) if arguments else {}}
+        return {"type": "array", "items": _typed(arguments[0]) if arguments else _anything()}
     if origin is dict or hint is dict:
-        member = _typed(arguments[1]) if arguments else {}
+        member = _typed(arguments[1]) if arguments else _anything()
         return {"type": "object", "additionalProperties": member}
-    return {"type": _SIMPLE[hint]} if hint in _SIMPLE else {}
+    return {"type": _SIMPLE[hint]} if hint in _SIMPLE else _anything()
+
+
+def _anything() -> Schema:
+    return {"additionalProperties": True}
 
 
 def _bounds(validator: Any) -> Schema:
@@ -286,7 +302,6 @@ def _bounds(validator: Any) -> Schema:
 def _search() -> Schema:
     """Return the schema of the `[search]` table."""
     found = _options(Search)
-    found["required"] = _required(Search)
     found["properties"]["space"]["additionalProperties"] = {
         "if": {"required": ["choices"]},
         "then": {**_options(Choices), "required": _required(Choices)},

@@ -38,8 +38,7 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
     """Find a trained model: a run folder, a model folder, or an address with a scheme."""
     scheme, colon, _ = address.partition(":/")
     if colon and not Path(address).exists():
-        source = Registry().find("source", scheme).load()()
-        folder = source.fetch(address, scratch)
+        folder = _fetched(scheme, address, scratch)
     else:
         folder = Path(address)
     if not folder.is_dir():
@@ -49,8 +48,36 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
     lacking = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if lacking:
         raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
-    info = json.loads((folder / "info.json").read_text(encoding="utf-8"))
+    info = _info(folder / "info.json")
     return Finished(config.load(folder / "experiment.toml", sets), folder, info)
+
+
+def _fetched(scheme: str, address: str, scratch: Path) -> Path:
+    """Have the source that a scheme names fetch a model."""
+    offer = Registry().find("source", scheme)
+    owner = f"source '{offer.name}' of {offer.owner}"
+    cls = offer.load()
+    try:
+        source = cls()
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{owner} can't be made without options ({error}), and an address gives none"
+        ) from error
+    folder = source.fetch(address, scratch)
+    if not (isinstance(folder, Path) and folder.is_dir()):
+        raise UserError(f"{address}: {owner} has fetched no folder but {folder!r}")
+    return folder
+
+
+def _info(file: Path) -> dict[str, Any]:
+    """Read what a model was told of its data."""
+    try:
+        info = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: can't be read as JSON ({error})") from error
+    if not isinstance(info, dict):
+        raise UserError(f"{file}: not an object of JSON")
+    return info
 
 
 def _whole(folder: Path) -> Path:

@@ -10,14 +10,14 @@ from types import MappingProxyType
 from typing import Any
 
 import attrs
-from attrs.validators import ge, lt, matches_re
+from attrs.validators import ge, le, matches_re
 
 from framework.config import dump, merge
 from framework.config.positions import Path as Keys
 from framework.config.structure import Part, Structurer
-from framework.errors import ExperimentError, Problem, UserError, listing, nearest
+from framework.errors import ExperimentError, Problem, UserError, nearest
 from framework.protocols import Training, option
-from framework.registry import KINDS, Kind, Registry
+from framework.registry import KINDS, Registry
 
 
 @attrs.frozen
@@ -88,7 +88,7 @@ class Head:
     name: str = option(
         help="names the folder of its runs", validator=matches_re(r"[A-Za-z0-9][A-Za-z0-9._-]*")
     )
-    seed: int = option(help="of splits, weights, order and dropout", validator=[ge(0), lt(2**63)])
+    seed: int = option(help="of splits, weights, order, dropout", validator=[ge(0), le(2**63 - 1)])
     requires: list[str] = option([], help="distributions it needs, as 'name>=1.2'")
 
 
@@ -114,7 +114,7 @@ def load(
     meant = ""
     for key in draft.tree:
         if key not in (known := [*heads, *merge.COMPONENTS, "trainer", *tables]):
-            hint = nearest(key, known) or f"; the keys are {listing(known)}"
+            hint = nearest(key, known, "the keys are")
             structurer.fail((key,), f"an experiment has no key '{key}'{hint}", at_value=False)
             meant += hint
     table = {key: draft.tree[key] for key in heads if key in draft.tree}
@@ -122,9 +122,14 @@ def load(
     _requirements(structurer, draft.tree.get("requires", []))
     found: dict[str, Any] = {}
     for kind in KINDS.values():
-        if kind.table:
-            found[kind.table] = _parts(structurer, kind, meant)
-        if inputs and kind.name == "dataset" and found["dataset"]:
+        key = str(kind.table)
+        if kind.many:
+            found[key] = structurer.components(kind.name, draft.tree[key], (key,))
+        elif key in draft.tree:
+            found[key] = structurer.component(kind.name, draft.tree[key], (key,))
+        elif kind.table and f"mean '{key}'" not in meant:
+            structurer.lacks((), f"the experiment names no {key}; write {key} = …")
+        if inputs and found.get("dataset") and kind.name == "dataset":
             _check(structurer, found["dataset"].options)
     found["trainer"] = structurer.table(Training, "trainer")
     for key in () if draft.partial else tables.keys() & draft.tree.keys():
@@ -137,19 +142,6 @@ def load(
 def _in_order(problems: Sequence[Problem]) -> list[Problem]:
     """Sort problems by line: first those of the file itself, then its parents', then `--set`'s."""
     return sorted(problems, key=lambda p: (p.file == "--set", len(p.via), p.line, p.column))
-
-
-def _parts(structurer: Structurer, kind: Kind, meant: str) -> Any:
-    """Structure what an experiment says for one kind: a component, or several under labels."""
-    key = str(kind.table)
-    tree = structurer.draft.tree
-    if kind.many:
-        return structurer.components(kind.name, tree.get(key, {}), (key,))
-    if key in tree:
-        return structurer.component(kind.name, tree[key], (key,))
-    if f"mean '{key}'" not in meant:
-        structurer.lacks((), f"the experiment names no {key}; write {key} = …")
-    return None
 
 
 def _check(structurer: Structurer, dataset: Any) -> None:

@@ -22,7 +22,6 @@ from framework.errors import ExperimentError, Problem
 from framework.registry import KINDS
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.toml"
-NOWHERE = Position(0, 0, 0, 0)
 COMPONENTS = [kind.table for kind in KINDS.values() if kind.table]
 
 
@@ -34,7 +33,7 @@ class Origin:
     folder: Path
     text: str = attrs.field(repr=False)
     via: Sequence[str] = ()
-    at: Position = NOWHERE
+    at: Position = attrs.field(default=Position(0, 0, 0, 0))
 
     def problem(self, message: str, *, at_value: bool) -> Problem:
         """Report a mistake made here, at the key or at its value."""
@@ -117,14 +116,14 @@ def _chain(path: Path, problems: list[Problem]) -> list[Draft]:
             if "extends" not in draft.tree:
                 break
             parent, child = draft.tree.pop("extends"), draft.origins["extends",]
+            message = ""
             if not isinstance(parent, str) or "\0" in parent:
                 message = f"'extends' must be text, found {parent!r}"
-                raise ExperimentError([child.problem(message, at_value=True)])  # noqa: TRY301
             # unlike Path's, this one leaves the folder of an unknown user as it is
-            path = child.folder / os.path.expanduser(parent)  # noqa: PTH111
-            if path.resolve() in seen:
-                chain = " -> ".join(p.name for p in [*seen, path])
-                message = f"'extends' leads back to itself: {chain}"
+            elif (path := child.folder / os.path.expanduser(parent)).resolve() in seen:  # noqa: PTH111
+                message = "'extends' leads back to itself: "
+                message += " -> ".join(p.name for p in [*seen, path])
+            if message:
                 raise ExperimentError([child.problem(message, at_value=True)])  # noqa: TRY301
     except ExperimentError as error:
         problems += error.problems

@@ -242,7 +242,7 @@ class Structurer:
         values, meant = {}, ""
         for key in table:
             if key not in fields:
-                hint = nearest(key, fields) or f"; its options are {listing(fields)}"
+                hint = nearest(key, fields, "its options are")
                 self.fail((*path, key), f"{owner} has no option '{key}'{hint}", at_value=False)
                 meant += hint
         for name, field in fields.items():
@@ -311,5 +311,5 @@ class Structurer:
             for index, name in enumerate([names] if isinstance(names, str) else names):
                 if "/".join(name.split("/")[:2]) not in known:
                     at = path if isinstance(names, str) else (*path, index)
-                    hint = nearest(name, known) or f"; there are {listing(known)}"
+                    hint = nearest(name, known, "there are")
                     self.lacks(at, f"nothing computes '{name}'{hint}")

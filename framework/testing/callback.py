@@ -12,17 +12,8 @@ import attrs
 from framework.hooks import Hooks
 from framework.state import Status
 from framework.testing import tiny_run
-from framework.testing.suite import (
-    Failure,
-    Report,
-    Skip,
-    Suite,
-    equal,
-    frozen_copy,
-    missing,
-    require,
-    said,
-)
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require, said
+from framework.testing.values import equal, frozen_copy
 from framework.testing.watching import (
     LABEL,
     TEXT,

@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import re
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,6 +20,7 @@ import pytest
 
 from framework.errors import UserError, listing, nearest
 from framework.registry import Offer, Registry
+from framework.testing.place import place
 
 if TYPE_CHECKING:
     from framework.testing.suite import Suite  # torch comes with it: not for a usage error
@@ -55,6 +57,16 @@ class Conformance:
         if isinstance(item, Check) and report.skipped and isinstance(report.longrepr, tuple):
             report.longrepr = (str(item.file), item.line, report.longrepr[2])
         return report
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say of which plugins nothing was proved: a session of skipped checks passes."""
+        states: dict[str, set[str]] = defaultdict(set)
+        for state in ("passed", "failed", "error", "xfailed", "skipped"):
+            for report in terminalreporter.stats.get(state, ()):
+                states[report.nodeid.rpartition("::")[0]].add(state)
+        for plugin, found in states.items():
+            if found == {"skipped"} and plugin.partition("::")[0] in self.offers:
+                terminalreporter.write_line(f"{plugin}: every check was skipped; -rs tells why")
 
 
 def _offers(name: str) -> list[Offer]:
@@ -198,7 +210,8 @@ class Check(pytest.Item):
         super().__init__(**node)
         self.found = found
         self.heading = f"{node['parent'].name}: {self.name}"
-        self.file, self.line = _place(plugin) if plugin else (self.path, 0)
+        file, self.line = place(plugin) if plugin else ("", 0)
+        self.file = Path(file) if file else self.path
 
     def runtest(self) -> None:
         """Run it."""
@@ -224,7 +237,3 @@ class Check(pytest.Item):
 
 class CheckFailedError(Exception):
     """A check failed; the message is its reason."""
-
-
-def _place(cls: type[Any]) -> tuple[Path, int]:
-    return Path(inspect.getsourcefile(cls) or ""), inspect.getsourcelines(cls)[1]

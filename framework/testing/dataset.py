@@ -13,7 +13,8 @@ from typing import Any
 import attrs
 
 from framework.protocols import Record, Splits
-from framework.testing.suite import Failure, Report, Skip, Suite, equal, missing, require, seeded
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
+from framework.testing.values import equal, seeded
 from framework.testing.watching import randomness, traced
 
 ENOUGH = 64 * 1024

@@ -15,16 +15,8 @@ from torch import Tensor
 from framework.errors import listing
 from framework.protocols import Batch, Info, LiveMetric, Outputs
 from framework.testing import samples
-from framework.testing.suite import (
-    Failure,
-    Report,
-    Suite,
-    equal,
-    frozen_copy,
-    items,
-    missing,
-    require,
-)
+from framework.testing.suite import Failure, Report, Suite, missing, require
+from framework.testing.values import equal, frozen_copy, items
 
 EXACT = 1e-12
 """Of the same numbers added in another order, in float64."""

@@ -28,7 +28,8 @@ from framework.testing.processor import (
     processor_travels_to_workers,
     rows_are_of_items,
 )
-from framework.testing.suite import Report, Skip, Suite, close, equal, missing, require, seeded
+from framework.testing.suite import Report, Skip, Suite, missing, require
+from framework.testing.values import close, equal, seeded
 
 TOLERANCE = 1e-5
 """Of float32 sums that are the same numbers added in another order."""

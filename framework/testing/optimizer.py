@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from framework.errors import listing
 from framework.protocols import Labelled
-from framework.testing.suite import Failure, Report, Suite, equal, frozen_copy, reloaded, require
+from framework.testing.suite import Failure, Report, Suite, reloaded, require
+from framework.testing.values import equal, frozen_copy
 
 STEPS = 3
 """Steps before and after what a check does in between."""

@@ -11,18 +11,8 @@ from torch import Tensor, nn
 
 from framework.errors import UserError, listing
 from framework.protocols import LivePrecision
-from framework.testing.suite import (
-    Failure,
-    Report,
-    Skip,
-    Suite,
-    close,
-    equal,
-    frozen_copy,
-    missing,
-    reloaded,
-    require,
-)
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, reloaded, require
+from framework.testing.values import close, equal, frozen_copy
 
 Pair = tuple[float, float]
 GRADIENTS: Pair = (3.0, 4.0)

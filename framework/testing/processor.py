@@ -14,7 +14,8 @@ from torch import Tensor
 
 from framework.protocols import Batch, Info, LiveModel, Record
 from framework.testing import samples
-from framework.testing.suite import Failure, equal, frozen_copy, require, seeded
+from framework.testing.suite import Failure, require
+from framework.testing.values import equal, frozen_copy, seeded
 
 TEXTS = ("text", "text_pair")
 """Keys of a record that hold texts."""

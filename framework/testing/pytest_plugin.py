@@ -1,7 +1,9 @@
 """The pytest plugin: `pytest --framework-plugin DIST` runs the kit over what DIST offers.
 
-pytest imports this module in every session of everybody who has the package, wanted or not. So
-it imports nothing but pytest; what the option needs is loaded when the option is given.
+pytest imports it in every session of everybody who has the package, wanted or not. So it imports
+nothing but pytest; what the option needs is loaded when the option is given. And it is installed
+as a module of its own, `composable_nlp_pytest`, for a project may have a package `framework`
+that hides ours: pyproject.toml has it copied there, so install again after a change here.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="DIST",
         help="check every plugin that this installed distribution offers; may be repeated."
-        " Without files to test, only these checks run",
+        " Without files to test, only these checks run; -k chooses among them, as in"
+        " -k 'my_loss and not same_again' (their ids are no arguments)",
     )
 
 
@@ -48,5 +51,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Take the distributions up, if there are any; an unknown one is a usage error."""
     names = config.getoption("framework_plugin")
     if names:
-        conformance = importlib.import_module("framework.testing.conformance")
+        try:
+            conformance = importlib.import_module("framework.testing.conformance")
+        except ModuleNotFoundError as error:
+            if error.name not in ("framework", "framework.testing"):
+                raise
+            raise pytest.UsageError(
+                "--framework-plugin: a package 'framework' that is nearer hides composable-nlp's;"
+                " run it from another folder"
+            ) from None
         config.pluginmanager.register(conformance.Conformance(config, names))

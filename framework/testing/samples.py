@@ -5,14 +5,19 @@ All of it is synthetic. Legend of shapes: B items, C classes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
+from torch import Tensor
 
 from framework.protocols import Batch, Info, Outputs, Record
+from framework.testing.suite import require
 
 CLASSES = 3
+IGNORED = -100
 ITEMS = 7
 WORDS = ("amber", "birch", "cloud", "delta", "ember", "flint", "grove", "heron")
 
@@ -65,3 +70,88 @@ def pieces(count: int) -> list[Sequence[Sequence[int]]]:
         [every[: count - 1], every[count - 1 :]],
         [every[:0], every, every[:0]],
     ]
+
+
+def cast(outputs: Outputs, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return outputs without their graph, those of floating point in another type."""
+    return {
+        k: v.detach().to(dtype) if v.is_floating_point() else v.detach() for k, v in outputs.items()
+    }
+
+
+def mixed(one: Batch, other: Batch, chosen: Sequence[int]) -> Batch | None:
+    """Return one batch with the chosen items of another; None where they differ in form."""
+    batch: Batch = {}
+    for key, value in one.items():
+        there = other.get(key)
+        if isinstance(value, Tensor) and isinstance(there, Tensor) and value.shape == there.shape:
+            batch[key] = value.clone()
+            if value.ndim:
+                batch[key][list(chosen)] = there[list(chosen)].to(value.dtype)
+        elif isinstance(value, list) and isinstance(there, list) and len(value) == len(there):
+            batch[key] = [there[i] if i in chosen else item for i, item in enumerate(value)]
+        else:
+            return None
+    return batch
+
+
+@attrs.frozen(kw_only=True)
+class OutputsCase:
+    """What losses and metrics are checked on: outputs in float64, and the batch they belong to."""
+
+    options: Any
+    info: Info = attrs.field(factory=info)
+    given_outputs: Outputs | None = attrs.field(default=None, alias="outputs")
+    given_batch: Batch | None = attrs.field(default=None, alias="batch")
+
+    def __attrs_post_init__(self) -> None:
+        """Say what is missing of what the author gave, before it fails somewhere else."""
+        require(
+            self.given_batch is None or self.given_outputs is not None,
+            "batch= is given without outputs=; give both, for they belong together",
+        )
+        require("id" in self.batch, "the batch has no 'id'; give the ids of its items as a list")
+        for name, value in self.outputs.items():
+            require(
+                self.given_batch is not None or not value.ndim or len(value) == self.count,
+                f"outputs= has {len(value) if value.ndim else 0} items under '{name}', and the kit's"
+                f" own batch {self.count}; give batch=, too",
+            )
+
+    @functools.cached_property
+    def outputs(self) -> Outputs:
+        """What the author gave, in float64, or the kit's own."""
+        if self.given_outputs is None:
+            return classification(self.info)[0]
+        return cast(self.given_outputs, torch.float64)
+
+    @functools.cached_property
+    def batch(self) -> Batch:
+        """What the author gave, or the kit's own."""
+        return classification(self.info)[1] if self.given_batch is None else self.given_batch
+
+    @property
+    def count(self) -> int:
+        """Items of the batch."""
+        return len(self.batch["id"])
+
+    def cast(self, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return the outputs, those of floating point in another type."""
+        return cast(self.outputs, dtype)
+
+    def ignored(self) -> Batch | None:
+        """Return the batch with all its labels ignored; None where they are no class indexes.
+
+        They are, if they are whole numbers and some output has one more dimension.
+        """
+        labels = self.batch.get("labels")
+        if not isinstance(labels, Tensor) or labels.dtype not in (torch.int64, torch.int32):
+            return None
+        if all(value.ndim != labels.ndim + 1 for value in self.outputs.values()):
+            return None
+        return {**self.batch, "labels": torch.full_like(labels, IGNORED)}
+
+    def hidden(self) -> tuple[list[int], list[int]]:
+        """Return the items whose targets are taken away, one or two, and the others."""
+        hidden = [index for index in (0, 3) if index + 1 < self.count]
+        return hidden, [index for index in range(self.count) if index not in hidden]

@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 import torch
 
-from framework.testing.suite import Failure, Report, Suite, equal, require
+from framework.testing.suite import Failure, Report, Suite, require
+from framework.testing.values import equal
 
 YEAR = 365.25 * 24 * 3600.0
 """Seconds that the clock is put forward."""

@@ -12,17 +12,8 @@ from torch import Tensor, nn
 
 from framework.errors import UserError, listing
 from framework.protocols import LiveStrategy
-from framework.testing.suite import (
-    Failure,
-    Report,
-    Skip,
-    Suite,
-    close,
-    equal,
-    frozen_copy,
-    missing,
-    require,
-)
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
+from framework.testing.values import close, equal, frozen_copy
 
 EXACT = 1e-6
 """Of the same products in float32, by the same device."""

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import copy
+import inspect
 import io
 import pickle
-import random
+import re
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-import numpy as np
 import torch
 
-from framework.errors import listing, nearest
+from framework.errors import UserError, listing, located, nearest
+from framework.testing.values import seeded
 
 
 class Failure(AssertionError):  # noqa: N818 - pytest's word for it
@@ -25,6 +24,10 @@ class Failure(AssertionError):  # noqa: N818 - pytest's word for it
 
 class Skip(Exception):  # noqa: N818 - it is no error
     """What a check says where the contract does not apply, with the reason."""
+
+
+class Absent(Skip):
+    """What a check says where a device is not there; only then may all checks be skipped."""
 
 
 class ConformanceError(AssertionError):
@@ -44,6 +47,8 @@ class Outcome:
     claim: str
     state: Literal["passed", "failed", "skipped", "expected"]
     reason: str = ""
+    absent: bool = False
+    """True where it was skipped for want of a device."""
 
     def __str__(self) -> str:
         """Render as one line."""
@@ -56,6 +61,9 @@ class Report:
 
     kind: str
     plugin: str
+    """The options' class."""
+    file: str
+    """The file that defines it; empty where there is none."""
     outcomes: Sequence[Outcome]
 
     @property
@@ -64,10 +72,11 @@ class Report:
         return [outcome for outcome in self.outcomes if outcome.state == "failed"]
 
     def __str__(self) -> str:
-        """Render the failures, or, where there is none, everything."""
+        """Render the failures, or, where there is none, everything; then the file."""
         counts = {o.state: sum(p.state == o.state for p in self.outcomes) for o in self.outcomes}
         head = f"{self.kind} {self.plugin}: " + ", ".join(f"{n} {s}" for s, n in counts.items())
-        return "\n".join([head, *(f"  {outcome}" for outcome in self.failures or self.outcomes)])
+        lines = [f"  {outcome}" for outcome in self.failures or self.outcomes]
+        return "\n".join([head, *lines, *([f"  in {self.file}"] if self.file else [])])
 
 
 Check = Callable[[Any], None]
@@ -75,12 +84,18 @@ Check = Callable[[Any], None]
 
 @attrs.frozen
 class Suite:
-    """The checks of one kind: functions of a case whose names and docstrings say the claims."""
+    """The checks of one kind: functions of a case whose names and docstrings say the claims.
+
+    The first is of the protocol: where it fails, the others are not run, for each would only tell
+    the same fault in other words.
+    """
 
     kind: str
     case: Callable[..., Any]
     """Makes the case from the plugin's options and what the author gives beside them."""
     checks: Sequence[Check]
+    method: str = "build"
+    """What the options have, whatever they are."""
 
     def run(
         self, options: Any, expected_failures: Mapping[str, str] | None = None, **given: Any
@@ -89,7 +104,8 @@ class Suite:
 
         `expected_failures` maps names of checks to the reason why they are known to fail; one
         that passes all the same is a failure, so that the list stays true. What is given as
-        None is left to the case's own default.
+        None is left to the case's own default. That everything was skipped is a failure too,
+        unless it was for want of a device.
         """
         __tracebackhide__ = True
         expected = dict(expected_failures or {})
@@ -99,10 +115,23 @@ class Suite:
                 hint = nearest(name, names) or f"; the checks are {listing(names)}"
                 raise ValueError(f"there is no {self.kind} check '{name}'{hint}")
         chosen = {key: value for key, value in given.items() if value is not None}
-        outcomes = [
-            self.one(check, options, expected.get(check.__name__), chosen) for check in self.checks
-        ]
-        report = Report(self.kind, described(options), outcomes)
+        outcomes: list[Outcome] = []
+        if fault := self._fault(options):
+            outcomes.append(Outcome(names[0], _claim(self.checks[0]), "failed", fault))
+        for check in self.checks[len(outcomes) :]:
+            if outcomes and outcomes[0].state == "failed" and (fault or names[0] not in expected):
+                reason = f"not run: {names[0]} failed first"
+                outcomes.append(Outcome(check.__name__, _claim(check), "skipped", reason))
+            else:
+                outcomes.append(self.one(check, options, expected.get(check.__name__), chosen))
+        if all(o.state == "skipped" for o in outcomes) and not all(o.absent for o in outcomes):
+            reasons = "; ".join(dict.fromkeys(o.reason for o in outcomes))
+            claim = "At least one check applies."
+            found = Outcome("something_is_checked", claim, "failed", f"nothing was checked: {reasons}")
+            outcomes.append(found)
+        cls = options if isinstance(options, type) else type(options)
+        plugin, _, file = located(cls).partition(" in ")
+        report = Report(self.kind, plugin, file, outcomes)
         if report.failures:
             raise ConformanceError(report)
         return report
@@ -111,13 +140,13 @@ class Suite:
         self, check: Check, options: Any, expected: str | None, given: Mapping[str, Any]
     ) -> Outcome:
         """Run one check over a case of its own, under a seed of its own."""
-        name = check.__name__
-        claim = (check.__doc__ or "").split("\n")[0]
+        name, claim = check.__name__, _claim(check)
         with seeded(0):
             try:
                 check(self.case(options=options, **given))
             except Skip as skip:
-                return Outcome(name, claim, "skipped", str(skip))
+                absent = isinstance(skip, Absent)
+                return Outcome(name, claim, "skipped", str(skip), absent=absent)
             except Exception as error:  # noqa: BLE001 - whatever a plugin raises is its failure
                 reason = said(error)
                 if expected is not None:
@@ -128,11 +157,20 @@ class Suite:
             return Outcome(name, claim, "failed", reason)
         return Outcome(name, claim, "passed")
 
+    def _fault(self, options: Any) -> str:
+        """Return what is wrong with the options as such, or nothing."""
+        takes = f"check_{self.kind} takes an instance of the options"
+        if isinstance(options, type):
+            return f"{takes}, as in {options.__name__}(…), and not the class"
+        if isinstance(options, str):
+            return f"{takes}, as in MyPlugin(…), and not the text {options!r}"
+        if not callable(getattr(options, self.method, None)):
+            return f"{type(options).__qualname__} lacks {self.method}"
+        return ""
 
-def described(options: Any) -> str:
-    """Return the class of some options and the file that defines it."""
-    cls = type(options)
-    return f"{cls.__module__}.{cls.__qualname__}"
+
+def _claim(check: Check) -> str:
+    return (check.__doc__ or "").split("\n")[0]
 
 
 def said(error: BaseException) -> str:
@@ -155,82 +193,28 @@ def missing(live: object, *names: str) -> list[str]:
     return [name for name in names if not hasattr(live, name)]
 
 
-def frozen_copy(value: Any) -> Any:
-    """Return a deep copy in which tensors are detached, to compare with later."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {key: frozen_copy(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(frozen_copy(item) for item in value)
-    return copy.deepcopy(value)
+def require_takes(method: Callable[..., Any], name: str, *arguments: str) -> None:
+    """Require that a method can be called with these arguments, in their order."""
+    try:
+        inspect.signature(method).bind(*arguments)
+    except TypeError as error:
+        call = f"{name}({', '.join(arguments)})"
+        raise Failure(f"it can't be called as {call}: {error}") from error
 
 
-def equal(one: Any, other: Any) -> bool:
-    """Compare values that may hold tensors, bit for bit; NaN equals NaN."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
-        return one.dtype == other.dtype and bool(np.array_equal(one, other, equal_nan=True))
-    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
-        return (
-            isinstance(one, torch.Tensor)
-            and isinstance(other, torch.Tensor)
-            and one.dtype == other.dtype
-            and one.shape == other.shape
-            and bool(torch.equal(one.nan_to_num(), other.nan_to_num()))
-            and bool(torch.equal(one.isnan(), other.isnan()))
-        )
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(equal, one, other))
-    if isinstance(one, float) and isinstance(other, float):
-        return one == other or (one != one and other != other)  # noqa: PLR0124 - NaN
-    return bool(one == other)
-
-
-def close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> bool:
-    """Compare tensors to a tolerance, relative to the larger of 1 and the values."""
-    scale = max(1.0, float(other.detach().abs().max()) if other.numel() else 1.0)
-    return bool(torch.allclose(one.double(), other.double(), rtol=0.0, atol=tolerance * scale))
+def not_built(error: UserError) -> Skip:
+    """Return why nothing can be checked where building is refused: a missing device, or else."""
+    device = re.search(r"\b(cpu|cuda|gpu|mps|xpu|devices?|ranks?)\b", str(error), re.IGNORECASE)
+    return (Absent if device else Skip)(f"it can't be built here: {error}")
 
 
 def reloaded(state: Any) -> Any:
     """Return a state as a checkpoint brings it back: saved, and loaded without unpickling code."""
     file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
     try:
+        torch.save(state, file)
+        file.seek(0)
         return torch.load(file, weights_only=True)
-    except pickle.UnpicklingError as error:
+    except (pickle.PickleError, AttributeError, TypeError) as error:
         words = "its state can't be loaded safely; keep tensors, numbers, texts, lists and dicts"
-        raise Failure(words) from error
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed the global random generators in this context, and put them back as they were."""
-    of_python = random.getstate()
-    of_numpy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - what third parties draw from
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002 - likewise
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)  # noqa: NPY002 - likewise
-
-
-def items(values: Mapping[str, Any], chosen: Sequence[int]) -> dict[str, Any]:
-    """Return the chosen items of a batch or of outputs: of tensors' first dimension, of lists.
-
-    A tensor without dimensions belongs to no item and is left as it is.
-    """
-    index = torch.tensor(list(chosen), dtype=torch.int64)
-    return {
-        key: (value[index] if value.ndim else value)
-        if isinstance(value, torch.Tensor)
-        else [value[i] for i in chosen]
-        for key, value in values.items()
-    }
+        raise Failure(f"{words} ({type(error).__name__})") from error

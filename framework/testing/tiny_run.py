@@ -23,7 +23,7 @@ from framework.hooks import Hooks
 from framework.protocols import Batch, Features, Labelled, Outputs, Processor, Row, Training
 from framework.state import State
 from framework.step import Forward, Update
-from framework.testing.suite import seeded
+from framework.testing.values import seeded
 from framework.testing.watching import TEXT, Planned
 from framework.trainer import Sink, Trainer
 

@@ -20,7 +20,8 @@ import torch
 from framework.errors import RunError
 from framework.hooks import NAMES, hookimpl
 from framework.state import State, Status
-from framework.testing.suite import equal, frozen_copy, said
+from framework.testing.suite import said
+from framework.testing.values import equal, frozen_copy
 
 LABEL = "callback"
 """Of the callback under watch."""

@@ -203,6 +203,49 @@ class Unhooked:
     """A callback without any hook."""
 
 
+class Defaulted:
+    """A hook with a default, which the caller would never fill."""
+
+    @hookimpl
+    def step_end(self, state: Any, window: Any = None) -> None:
+        """Nothing."""
+
+
+class KeywordOnly:
+    """A hook that can't be called by position."""
+
+    @hookimpl
+    def step_end(self, *, state: Any) -> None:
+        """Nothing."""
+
+
+class Eager:
+    """A hook that would jump the order of the file."""
+
+    @hookimpl(tryfirst=True)
+    def step_end(self) -> None:
+        """Nothing."""
+
+
+class Waiting:
+    """A hook that nobody would await."""
+
+    @hookimpl
+    async def step_end(self) -> None:
+        """Nothing."""
+
+
+class Static:
+    """A hook that is not marked, and no method of the object."""
+
+    @staticmethod
+    def step_end() -> None:
+        """Nothing."""
+
+
+NOT_PLAIN = ": 'step_end' must be plain: no default, no setting of @hookimpl, not async"
+
+
 @pytest.mark.parametrize(
     ("live", "message"),
     [
@@ -221,6 +264,11 @@ class Unhooked:
         ),
         (Variadic(), ": 'step_end' has no argument 'given'; it is called with 'state', 'window'"),
         (Unmarked(), ": 'step_end' is never called; mark it with @hookimpl"),
+        (Static(), ": 'step_end' is never called; mark it with @hookimpl"),
+        (Defaulted(), NOT_PLAIN),
+        (KeywordOnly(), NOT_PLAIN),
+        (Eager(), NOT_PLAIN),
+        (Waiting(), NOT_PLAIN),
         (Unhooked(), " implements no hook; mark its methods with @hookimpl"),
     ],
 )
