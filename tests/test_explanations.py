@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support import ROOT, install
 
 from framework.__main__ import main
+from framework.config.experiment import load
+from framework.config.merge import DEFAULTS
+from framework.errors import ExperimentError
 from framework.hooks import NAMES
 
 Capture = pytest.CaptureFixture[str]
@@ -97,6 +104,96 @@ def test_each_value_says_where_it_came_from(here: Path, capsys: Capture) -> None
         "callbacks.jsonl.use": "framework/defaults.toml:22",
     }
     assert all(comment for key, comment in found.items() if not key.endswith("."))
+
+
+VALUES: dict[str, list[str]] = {
+    "seed": ["1", "2", "3"],
+    "loss.gamma": ["0.5", "1.0", "3.0"],
+    "optimizer.lr": ["1e-3", "1e-4"],
+    "trainer.epochs": ["1", "2", "3"],
+    "trainer.batch_size": ["8", "16"],
+    "model.config.hidden_size": ["8", "16"],
+    "metrics": ['["f1"]', '["recall", "f1"]'],
+    "metrics.f1.average": ['"macro"', '"micro"'],
+    "metrics.f1": ["false", '{ average = "macro" }'],
+    "callbacks.jsonl": ["false", "{}"],
+    "callbacks.checkpoint.mode": ['"max"', '"min"'],
+    "metrics.grouped": [
+        '{ use = "by_group", key = "k", metrics = ["f1", { use = "recall", average = "micro" }] }'
+    ],
+    "metrics.grouped.metrics.f1.average": ['"macro"'],
+}
+TABLE = "dataset = { use = 'text', train = './rows.csv' }\nmodel.use = 'hf_classifier'\n"
+TABLE += "model.config.vocab_size = 100\nloss.use = 'focal'\n"
+
+
+@st.composite
+def layers(draw: Any) -> list[dict[str, str]]:
+    """Return what three files and the command line say, none of them against itself."""
+    made = []
+    for _ in range(4):
+        keys = draw(st.lists(st.sampled_from([*VALUES]), unique=True, max_size=6))
+        # TOML lets a table be said once, whole or key by key
+        keys = [k for k in keys if not any(k.startswith(f"{other}.") for other in keys)]
+        made.append({key: draw(st.sampled_from(VALUES[key])) for key in keys})
+    return made
+
+
+def test_every_origin_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever files and arguments say, each value's origin is the line that says it."""
+    monkeypatch.chdir(tmp_path)
+    held = 0
+
+    @settings(max_examples=100)
+    @given(layers())
+    def check(said: list[dict[str, str]]) -> None:
+        nonlocal held
+        *files, last = said
+        for index, layer in enumerate(files):
+            head = f"extends = 'f{index - 1}.toml'\n" if index else TABLE
+            text = head + "".join(f"{k} = {v}\n" for k, v in layer.items())
+            (tmp_path / f"f{index}.toml").write_text(text)
+        try:
+            experiment = load(Path("f2.toml"), [f"{key}={value}" for key, value in last.items()])
+        except ExperimentError:
+            return  # a table over a label that isn't there, and the like
+        held += _origins_held(experiment.toml(origins=True), tmp_path)
+        again = tmp_path / "again.toml"
+        again.write_text(experiment.toml(origins=True))
+        assert load(again).toml() == experiment.toml()
+
+    check()
+    assert held > 500
+
+
+def _origins_held(document: str, folder: Path) -> int:
+    """Hold every value against the line that its comment names; how many there were."""
+    table, count = "", 0
+    for line in document.splitlines():
+        value, _, origin = line.partition("  # ")
+        key, _, text = value.partition(" = ")
+        if value.startswith("["):
+            table = value.strip("[]")
+        if not text or origin == "default":
+            continue
+        source = origin.removeprefix("--set ")
+        if source == origin:
+            file, _, number = origin.rpartition(":")
+            whole = DEFAULTS if file.startswith("framework/") else folder / file
+            source = whole.read_text().splitlines()[int(number) - 1]
+        # a label names its plugin, and a bare name is the plugin's
+        words = {key, text.strip('"'), table.rpartition(".")[2]}
+        assert any(word in source for word in words), f"{table}: {line}"
+        if key not in ("use", "train"):
+            assert tomli.loads(f"v = {text}")["v"] in _leaves(tomli.loads(source)), line
+            count += 1
+    return count
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Return every value in a tree, tables and lists included."""
+    inner = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return [tree, *(leaf for item in inner for leaf in _leaves(item))]
 
 
 def test_what_origin_prints_is_the_same_experiment(here: Path, capsys: Capture) -> None:

@@ -11,7 +11,7 @@ import functools
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import decode_source
 from pathlib import Path
@@ -20,7 +20,12 @@ from framework.errors import UserError, listing, nearest
 from framework.registry import KINDS, Offer
 
 _IMPORT = re.compile(r"^(?:from[ \t]+(\w+)|import[ \t]+([^\n#;]+))", re.MULTILINE)
-_CLASS = r"^class[ \t]+{name}\b(?:[^\n]*:[ \t]*\n\s+[rR]?(\"\"\"|''')(.*?)(?:\1|$))?"
+# a class with the first line of its docstring, or with a body that begins without one
+_CLASS = (
+    r"^class[ \t]+{name}\b(?:[^\n]*:[ \t]*\n\s+"
+    r"(?:[rR]?(\"\"\"|''')(.*?)(?:\1|$)|((?![rRuU]{{1,2}}[\"'])[\w@.])))?"
+)
+_BLOCKS = (ast.stmt, ast.ExceptHandler)
 # how a module comes by names, and finds modules, that its source doesn't show
 _NAMES = re.compile(r"\bimport[ \t(]+\*|\b__getattr__\b|\b(?:globals|vars|locals|exec)[ \t]*\(")
 _PATHS = re.compile(r"\bsys[ \t]*\.[ \t]*(?:path|modules|meta_path)|\b__path__\b|\baddsitedir\b")
@@ -52,12 +57,17 @@ def look(offer: Offer) -> tuple[str, str]:
         return "", f"there is no module '{module}'"
     text, doubtful = _source(file)
     found = re.findall(_CLASS.format(name=re.escape(name)), text, re.MULTILINE)
-    words = found[0][1].strip() if len(found) == 1 else ""
-    if words and "\\" not in words and not doubtful:
-        return words, ""
-    summary, broken = _parsed(file, name) if text or doubtful else ("", "")
-    if summary or broken:
-        return summary, broken
+    _, words, bare = found[0] if len(found) == 1 else ("", "", "")
+    summary = words.strip()
+    if doubtful or (text and not bare and (not summary or "\\" in summary)):
+        classes, broken = _parsed(file)
+        if broken:
+            return "", broken
+        summary = classes.get(name, "")
+        if not (summary or found or _holds(text, name)):
+            return "", f"{file.name} has no '{name}'"
+    if summary:
+        return summary, ""
     dist = offer.entry.dist
     return (dist.metadata["Summary"] or "") if dist else "", ""
 
@@ -148,28 +158,26 @@ def _source(file: Path) -> tuple[str, bool]:
     return text, False
 
 
-def _parsed(file: Path, name: str) -> tuple[str, str]:
-    """Return a class's summary, or why its module can't be imported, from the parsed source."""
-    try:
-        tree = _tree(file)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return "", f"{file.name} can't be parsed: {error}"
-    text, _ = _source(file)
-    open_path = _PATHS.search(text)
-    lacking = [package for package in _imports(tree) if not _there(package)]
-    if lacking and not open_path:
-        return "", f"{file.name} imports '{lacking[0]}', which is not installed"
-    first = name.partition(".")[0]
-    if not (open_path or _NAMES.search(text) or re.search(rf"\b{re.escape(first)}\b", text)):
-        return "", f"{file.name} has no '{name}'"
-    return _summary(tree, name), ""
+def _holds(text: str, name: str) -> bool:
+    """Tell whether a module may hold a name, for all that its text says."""
+    first = re.escape(name.partition(".")[0])
+    return any(pattern.search(text) for pattern in (_NAMES, _PATHS, re.compile(rf"\b{first}\b")))
 
 
 @functools.cache
-def _tree(file: Path) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its literals: nobody asked
-        return ast.parse(file.read_bytes(), file.name)
+def _parsed(file: Path) -> tuple[Mapping[str, str], str]:
+    """Return the summary of each class of a module, and why that can't be imported."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its literals: nobody asked
+            tree = ast.parse(file.read_bytes(), file.name)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return {}, f"{file.name} can't be parsed: {error}"
+    if not _PATHS.search(_source(file)[0]):
+        for package in _imports(tree):
+            if not _there(package):
+                return {}, f"{file.name} imports '{package}', which is not installed"
+    return dict(_classes(tree)), ""
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
@@ -181,13 +189,11 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             yield node.module.partition(".")[0]
 
 
-def _summary(tree: ast.Module, name: str) -> str:
-    """Return the first line of a class's docstring, if it is defined here and has one."""
-    scope: ast.Module | ast.ClassDef = tree
-    for part in name.split("."):
-        classes = (node for node in ast.walk(scope) if isinstance(node, ast.ClassDef))
-        inner = next((node for node in classes if node.name == part and node is not scope), None)
-        if inner is None:
-            return ""
-        scope = inner
-    return (ast.get_docstring(scope) or "").partition("\n")[0].strip()
+def _classes(node: ast.AST, outer: str = "") -> Iterator[tuple[str, str]]:
+    """Give each class that can be reached from outside, with its docstring's first line."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield outer + child.name, (ast.get_docstring(child) or "").partition("\n")[0].strip()
+            yield from _classes(child, f"{outer}{child.name}.")
+        elif isinstance(child, _BLOCKS):
+            yield from _classes(child, outer)

@@ -63,6 +63,6 @@ def _hooks(experiment: Experiment) -> Iterator[str]:
             reasons = [experiment.origin(("callbacks", label))]
             reasons += [f"after '{other}'" for other in getattr(live[label], "after", ())]
             reasons += [f"before '{other}'" for other in getattr(live[label], "before", ())]
-            yield f"  {place}. {label:<18}{parts[label].offer.owner:<26}{', '.join(reasons)}"
+            yield f"  {place}. {label:<18}  {parts[label].offer.owner:<24}  {', '.join(reasons)}"
         if not called:
             yield "  nobody"

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import attrs
 import torch
 from torch import Tensor
 
-from framework.protocols import Batch, Info, LiveLoss, Outputs
+from framework.protocols import Batch, Info, Outputs
 from framework.testing import samples
 from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
+from framework.testing.targets import (
+    EXACT,
+    LossCase,
+    ignored_items_are_left_out,
+    leaves_of,
+    near,
+    no_items_are_zero,
+    total_of,
+)
 from framework.testing.values import close, equal, frozen_copy, items
 
-EXACT = {torch.float64: 1e-9, torch.float32: 1e-5}
-"""Of sums that are the same numbers added in another order, by the type they are added in."""
 STEP = 1e-6
 """Of finite differences; their error in float64 is about 1e-10 / STEP."""
 COARSE = (1e-2, 1e-3)
@@ -24,38 +30,6 @@ PROBES = 64
 """Numbers of each output, drawn at random, whose gradient is checked."""
 LARGE, LARGER = 10.0, 1000.0
 """What outputs of the author's are multiplied by, and the kit's own."""
-
-
-@attrs.frozen(kw_only=True)
-class LossCase(samples.OutputsCase):
-    """A loss with outputs in float64 and their batch, and the batch without targets."""
-
-    given_ignored: Batch | None = attrs.field(default=None, alias="ignored")
-
-    def build(self) -> LiveLoss:
-        """Build the live loss."""
-        live: LiveLoss = self.options.build(self.info)
-        return live
-
-    def without_targets(self) -> Batch | None:
-        """Return the batch without any target, if there is one."""
-        return self.ignored() if self.given_ignored is None else self.given_ignored
-
-
-def _total(sums: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([value.double() for value in sums.values()]).sum()
-
-
-def _leaves(outputs: Outputs, factor: float = 1.0) -> dict[str, Tensor]:
-    """Return copies of the outputs to which a gradient can flow."""
-    return {
-        k: (factor * v.detach()).requires_grad_() if v.is_floating_point() else v
-        for k, v in outputs.items()
-    }
-
-
-def _near(found: Tensor, expected: Tensor) -> bool:
-    return close(found, expected, EXACT.get(expected.dtype, EXACT[torch.float32]))
 
 
 def has_the_protocol(case: LossCase) -> None:
@@ -98,9 +72,9 @@ def sums_are_scalars(case: LossCase) -> None:
 def gradients_are_right(case: LossCase) -> None:
     """The gradient is that of finite differences, of sums in float64 to the sixth digit."""
     live = case.build()
-    leaves = {k: v for k, v in _leaves(case.outputs).items() if v.requires_grad}
+    leaves = {k: v for k, v in leaves_of(case.outputs).items() if v.requires_grad}
     sums = live({**case.outputs, **leaves}, case.batch)
-    total, fine = _total(sums), all(value.dtype == torch.float64 for value in sums.values())
+    total, fine = total_of(sums), all(value.dtype == torch.float64 for value in sums.values())
     require(total.requires_grad, "no gradient reaches the outputs; is the sum detached?")
     found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
     rounding = 4 * torch.finfo(torch.float32).eps * abs(float(total.detach())) / COARSE[0]
@@ -112,19 +86,19 @@ def gradients_are_right(case: LossCase) -> None:
             moved = case.outputs[key].clone().view(-1)
             moved[index] += move
             outputs = {**case.outputs, key: moved.view_as(case.outputs[key])}
-            values.append(float(_total(live(outputs, case.batch))))
+            values.append(float(total_of(live(outputs, case.batch))))
         return (values[0] - values[1]) / (2 * step)
 
     for (key, leaf), gradient in zip(leaves.items(), found, strict=True):
         whole = torch.zeros_like(leaf) if gradient is None else gradient
         for index in torch.randperm(leaf.numel())[:PROBES].tolist():
-            is_ = float(whole.reshape(-1)[index])
+            own = float(whole.reshape(-1)[index])
             expected = min(
-                (difference(key, index, step) for step in steps), key=lambda x: abs(x - is_)
+                (difference(key, index, step) for step in steps), key=lambda x: abs(x - own)
             )
             require(
-                abs(is_ - expected) <= max(relative * max(1.0, abs(expected)), least),
-                f"d loss / d {key}[{index}] is {is_:.6g}, finite differences give {expected:.6g}",
+                abs(own - expected) <= max(relative * max(1.0, abs(expected)), least),
+                f"d loss / d {key}[{index}] is {own:.6g}, finite differences give {expected:.6g}",
             )
 
 
@@ -143,7 +117,7 @@ def sums_and_counts_add_up(case: LossCase) -> None:
                 count += live.counts(batch)[part]
             sizes = "+".join(str(len(chosen)) for chosen in cut)
             require(
-                _near(total, value),
+                near(total, value),
                 f"'{part}' of {case.count} items is {float(value):.9g}, cut {sizes} it is"
                 f" {float(total):.9g}; return the sum, not the mean, or say coupled = True",
             )
@@ -161,7 +135,7 @@ def order_of_items_is_free(case: LossCase) -> None:
     after = live(items(case.outputs, order), items(case.batch, order))
     for part, value in before.items():
         require(
-            _near(after[part], value),
+            near(after[part], value),
             f"'{part}' is {float(value):.9g}, and {float(after[part]):.9g} in reverse order",
         )
 
@@ -194,8 +168,8 @@ def large_outputs_are_safe(case: LossCase) -> None:
     """Outputs a thousand times as large (of the author's, ten) give finite sums and gradients."""
     live = case.build()
     factor = LARGER if case.given_outputs is None else LARGE
-    leaves = _leaves(case.cast(torch.float32), factor)
-    total = _total(live(leaves, case.batch))
+    leaves = leaves_of(case.cast(torch.float32), factor)
+    total = total_of(live(leaves, case.batch))
     rest = f" of outputs {factor:g} times as large"
     known = "; declare it in expected_failures where outputs can't be so large"
     require(
@@ -231,3 +205,49 @@ def same_again(case: LossCase) -> None:
 
 def _shown(sums: Mapping[str, Tensor]) -> dict[str, float]:
     return {part: float(value) for part, value in sums.items()}
+
+
+SUITE = Suite(
+    "loss",
+    LossCase,
+    (
+        has_the_protocol,
+        parts_have_counts,
+        sums_are_scalars,
+        gradients_are_right,
+        sums_and_counts_add_up,
+        order_of_items_is_free,
+        low_precision_is_safe,
+        large_outputs_are_safe,
+        no_items_are_zero,
+        ignored_items_are_left_out,
+        inputs_stay_as_they_are,
+        same_again,
+    ),
+)
+
+
+def check_loss(
+    options: Any,
+    *,
+    info: Info | None = None,
+    outputs: Outputs | None = None,
+    batch: Batch | None = None,
+    ignored: Batch | None = None,
+    expected_failures: Mapping[str, str] | None = None,
+) -> Report:
+    """Hold a loss against its contract; `ConformanceError` tells every check that fails.
+
+    Args:
+        options: The plugin's options, as in `MyLoss(gamma=2.0)`.
+        info: What its dataset would say; by default of three classes.
+        outputs: What its model would return, made float64 here; by default `logits` [B, C].
+        batch: The batch they belong to, with `id`; by default `labels` [B].
+        ignored: The batch without any target; by default all labels -100, where they are class
+            indexes.
+        expected_failures: Reasons by name of check, for what is known to fail.
+    """
+    __tracebackhide__ = True
+    return SUITE.run(
+        options, expected_failures, info=info, outputs=outputs, batch=batch, ignored=ignored
+    )

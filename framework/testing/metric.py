@@ -15,7 +15,7 @@ from torch import Tensor
 from framework.errors import listing
 from framework.protocols import Batch, Info, LiveMetric, Outputs
 from framework.testing import samples
-from framework.testing.suite import Failure, Report, Suite, missing, require
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
 from framework.testing.values import equal, frozen_copy, items
 
 EXACT = 1e-12
@@ -28,26 +28,8 @@ Cut = Sequence[Sequence[int]]
 
 
 @attrs.frozen(kw_only=True)
-class MetricCase:
+class MetricCase(samples.OutputsCase):
     """A metric with outputs in float64 and their batch."""
-
-    options: Any
-    info: Info = attrs.field(factory=samples.info)
-    outputs: Outputs = attrs.field()
-    batch: Batch = attrs.field()
-
-    @outputs.default
-    def _outputs(self) -> Outputs:
-        return samples.classification(self.info)[0]
-
-    @batch.default
-    def _batch(self) -> Batch:
-        return samples.classification(self.info)[1]
-
-    @property
-    def count(self) -> int:
-        """Items of the batch."""
-        return len(self.batch["id"])
 
     def build(self) -> LiveMetric:
         """Build the live metric."""
@@ -68,31 +50,35 @@ class MetricCase:
         """Values over all items, in one batch."""
         return self.seen([range(self.count)]).compute()
 
-    def cast(self, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return the outputs, those of floating point in another type."""
-        return {k: v.to(dtype) if v.is_floating_point() else v for k, v in self.outputs.items()}
-
     def halves(self) -> tuple[Sequence[int], Sequence[int]]:
         """Return the items, halved."""
         every = range(self.count)
         return every[: self.count // 2], every[self.count // 2 :]
 
 
-def _same(found: Values, whole: Values, words: str, hint: str = "", bound: float = EXACT) -> None:
+def _same(
+    found: Values,
+    expected: Values,
+    words: str,
+    hint: str = "",
+    bound: float = EXACT,
+    whole: str = "over the whole batch",
+) -> None:
     """Require the values of the whole batch; `words` say how they were found instead."""
-    names = sorted(found), sorted(whole)
+    names = sorted(found), sorted(expected)
     require(names[0] == names[1], f"{words} it reports {names[0]}, not {names[1]}")
-    for name, value in whole.items():
+    for name, value in expected.items():
         one, other = float(found[name]), float(value)
         near = equal(one, other) or abs(one - other) <= bound * max(1.0, abs(other))
-        require(near, f"'{name}' is {one:.9g} {words}, and {other:.9g} over the whole batch{hint}")
+        require(near, f"'{name}' is {one:.9g} {words}, and {other:.9g} {whole}{hint}")
 
 
 def has_the_protocol(case: MetricCase) -> None:
-    """It has `names`, `update`, `merge` and `compute`."""
+    """It has `names`, `update`, `merge` and `compute`, and takes outputs with their batch."""
     live = case.build()
     lacking = missing(live, "names", "update", "merge", "compute")
     require(not lacking, f"{type(live).__qualname__} lacks {', '.join(lacking)}")
+    case.whole()
 
 
 def two_share_nothing(case: MetricCase) -> None:
@@ -172,6 +158,32 @@ def nothing_has_values_too(case: MetricCase) -> None:
         require(not odd, f"{words} '{''.join(odd[:1])}' is no float; return NaN for no value")
 
 
+def ignored_items_count_for_nothing(case: MetricCase) -> None:
+    """With the labels of some items ignored, values are those of the others: -100 is no label."""
+    ignored = case.ignored()
+    hidden, others = case.hidden()
+    if ignored is None or not hidden:
+        raise Skip("its batch has no class indexes under 'labels', as [B] beside outputs [B, C]")
+    some = samples.mixed(case.batch, ignored, hidden)
+    assert some is not None  # it differs in its labels alone
+    found, none = case.build(), case.build()
+    found.update(case.outputs, some)
+    none.update(case.outputs, ignored)
+    whole, values, nothing = case.whole(), found.compute(), none.compute()
+    expected = case.seen([others]).compute()
+    # a value that is the same without any label is of the records, as a count of them
+    of_labels = [name for name in whole if not equal(float(whole[name]), float(nothing[name]))]
+    if not of_labels:
+        raise Skip("no value depends on the batch's labels")
+    _same(
+        {name: values[name] for name in of_labels},
+        {name: expected[name] for name in of_labels},
+        f"with the labels of items {hidden} at {samples.IGNORED}",
+        "; leave out what has no label",
+        whole="without those items",
+    )
+
+
 def inputs_stay_as_they_are(case: MetricCase) -> None:
     """Neither the outputs nor the batch are changed."""
     before = frozen_copy({"outputs": case.outputs, "batch": case.batch})
@@ -217,8 +229,7 @@ def low_precision_is_accepted(case: MetricCase) -> None:
     for dtype in (torch.bfloat16, torch.float16):
         found, expected = case.build(), case.build()
         found.update(case.cast(dtype), case.batch)
-        rounded = {k: v.to(case.outputs[k].dtype) for k, v in case.cast(dtype).items()}
-        expected.update(rounded, case.batch)
+        expected.update(samples.cast(case.cast(dtype), torch.float64), case.batch)
         words = f"from outputs in {str(dtype).removeprefix('torch.')}"
         hint = " of the same in float64; compute in float32 or better"
         _same(found.compute(), expected.compute(), words, hint, ROUNDED)
@@ -263,6 +274,7 @@ SUITE = Suite(
         shards_do_not_matter,
         order_of_items_is_free,
         nothing_has_values_too,
+        ignored_items_count_for_nothing,
         inputs_stay_as_they_are,
         pickling_keeps_what_it_saw,
         computing_ends_nothing,
@@ -285,8 +297,8 @@ def check_metric(
     Args:
         options: The plugin's options, as in `MyMetric(average="macro")`.
         info: What its dataset would say; by default of three classes.
-        outputs: What its model would return, in float64; by default `logits` [B, C].
-        batch: The batch they belong to; by default `labels` [B] and `meta`.
+        outputs: What its model would return, made float64 here; by default `logits` [B, C].
+        batch: The batch they belong to, with `id`; by default `labels` [B] and `meta`.
         expected_failures: Reasons by name of check, for what is known to fail.
     """
     __tracebackhide__ = True

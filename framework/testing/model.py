@@ -28,34 +28,60 @@ from framework.testing.processor import (
     processor_travels_to_workers,
     rows_are_of_items,
 )
-from framework.testing.suite import Report, Skip, Suite, missing, require
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
 from framework.testing.values import close, equal, seeded
 
 TOLERANCE = 1e-5
 """Of float32 sums that are the same numbers added in another order."""
+SHAKE = 0.05
+"""Standard deviation of what is added to parameters."""
+PASSES = 8
+"""Forward passes in which a gradient must have reached every parameter."""
 LONGER = 12
 """How many times over a text stands in the longest record."""
 
 
 def _alike(one: Outputs, other: Outputs, at: int, what: str) -> None:
-    """Require that the item of a batch of its own is item `at` of another; padding is cut off."""
+    """Require that the item of a batch of its own is item `at` of another, padded or not."""
     require(one.keys() == other.keys(), f"{what}: outputs {sorted(one)}, and {sorted(other)}")
     for name, alone in one.items():
-        together = other[name][at : at + 1][tuple(slice(size) for size in alone.shape)]
-        off = float((alone.double() - together.double()).abs().max()) if alone.numel() else 0.0
-        require(
-            close(alone, together, TOLERANCE), f"'{name}' of a record {what} is off by {off:.3g}"
+        if not alone.ndim:
+            continue  # it belongs to no item
+        together = other[name][at : at + 1]
+        # padding stands to the right or to the left of what the item has alone
+        cuts = [
+            together[tuple(slice(size) for size in alone.shape)],
+            together[tuple(slice(max(0, w - n), w) for n, w in zip(alone.shape, together.shape))],
+        ]
+        shapes = f"{list(alone.shape)}, and {list(together.shape)}"
+        fits = alone.ndim == together.ndim and all(cut.shape == alone.shape for cut in cuts)
+        require(fits, f"'{name}' of a record {what} has the shapes {shapes}")
+        off = min(
+            float((alone.double() - cut.double()).abs().max()) if alone.numel() else 0.0
+            for cut in cuts
         )
+        same = any(close(alone, cut, TOLERANCE) for cut in cuts)
+        require(same, f"'{name}' of a record {what} is off by {off:.3g}")
+
+
+def _shake(live: LiveModel, seed: int) -> None:
+    """Move every parameter a little, as if trained: away from zeros, and from what was read."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in live.module.parameters():
+            moved = SHAKE * torch.randn(parameter.shape, generator=generator)
+            parameter.add_(moved.to(parameter))
 
 
 def has_the_protocol(case: ModelCase) -> None:
-    """It has a module, a processor of four methods, `labelled` and `save_assets`."""
+    """It has a module, a processor of four methods, `labelled` and `save_assets`, and it runs."""
     live = case.build()
     lacking = missing(live, "module", "processor", "labelled", "save_assets")
     require(not lacking, f"{type(live).__qualname__} lacks {', '.join(lacking)}")
     require(isinstance(live.module, nn.Module), f"'module' is a {type(live.module).__name__}")
     lacking = missing(live.processor, "encode", "augment", "collate", "decode")
     require(not lacking, f"its processor lacks {', '.join(lacking)}")
+    outputs_of(live, case.few)
 
 
 def labels_every_parameter_once(case: ModelCase) -> None:
@@ -92,18 +118,18 @@ def same_seed_same_model(case: ModelCase) -> None:
 
 
 def outputs_are_of_items(case: ModelCase) -> None:
-    """Outputs are finite tensors whose first dimension is the item, also of a single one."""
+    """Outputs are finite tensors of items, also of one, or numbers of the whole batch."""
     live = case.build()
     for records in (case.few, case.few[:1]):
         found = outputs_of(live, records)
-        require(found, "there are no outputs")
         for name, value in found.items():
             require(isinstance(value, Tensor), f"'{name}' is a {type(value).__name__}, no tensor")
             require(
-                value.shape[:1] == (len(records),),
+                not value.ndim or len(value) == len(records),
                 f"'{name}' of {len(records)} items has the shape {tuple(value.shape)}",
             )
             require(value.isfinite().all(), f"'{name}' is not finite")
+        require(any(v.ndim for v in found.values()), f"its outputs {sorted(found)} are of no item")
 
 
 def forward_takes_any_batch(case: ModelCase) -> None:
@@ -178,11 +204,41 @@ def labels_are_not_needed(case: ModelCase) -> None:
 def gradients_reach_every_parameter(case: ModelCase) -> None:
     """In training each trainable parameter gets a gradient that is not zero, a frozen one none."""
     live = case.build()
+    frozen = {n for n, p in live.module.named_parameters() if not p.requires_grad}
     live.module.train()
+    for attempt in range(PASSES):  # for what starts at zero, sleeps by chance or by the record
+        _shake(live, attempt)
+        _backward(live, case, attempt)
+        asleep = [
+            name
+            for name, parameter in live.module.named_parameters()
+            if name not in frozen and (parameter.grad is None or not parameter.grad.any())
+        ]
+        if not asleep:
+            break
+    for name, parameter in live.module.named_parameters():
+        gradient = parameter.grad
+        if name in frozen:
+            require(gradient is None, f"'{name}' is frozen and gets a gradient")
+        else:
+            finite = gradient is None or gradient.isfinite().all()
+            require(finite, f"the gradient of '{name}' is not finite")
+    for name in asleep:
+        unused = live.module.get_parameter(name).grad is None
+        words = "no gradient reaches" if unused else "zero everywhere is the gradient of"
+        raise Failure(
+            f"{words} '{name}', in {PASSES} passes of moved parameters; use it, or freeze it;"
+            " what only other records can wake belongs into expected_failures"
+        )
+
+
+def _backward(live: LiveModel, case: ModelCase, seed: int) -> None:
+    """Add the gradients of a random sum of the outputs, in a batch of all records."""
     processor = live.processor
     features = processor.encode(case.records)
-    batch = processor.collate([processor.augment(f, np.random.default_rng(5)) for f in features])
-    generator = torch.Generator().manual_seed(5)
+    draw = np.random.default_rng(seed)
+    batch = processor.collate([processor.augment(item, draw) for item in features])
+    generator = torch.Generator().manual_seed(seed)
     parts = [
         (value * torch.randn(value.shape, generator=generator)).sum()
         for value in live.module(**batch).values()
@@ -190,25 +246,16 @@ def gradients_reach_every_parameter(case: ModelCase) -> None:
     ]
     total = torch.stack(parts).sum()
     require(total.requires_grad, "no gradient reaches the outputs; are they detached?")
-    total.backward()  # type: ignore[no-untyped-call]
-    for name, parameter in live.module.named_parameters():
-        gradient = parameter.grad
-        if parameter.requires_grad:
-            require(gradient is not None, f"no gradient reaches '{name}'; use it, or freeze it")
-            assert gradient is not None
-            require(gradient.isfinite().all(), f"the gradient of '{name}' is not finite")
-            require(gradient.any(), f"the gradient of '{name}' is zero everywhere")
-        else:
-            require(gradient is None, f"'{name}' is frozen and gets a gradient")
+    torch.autograd.backward(total)
 
 
 def survives_saving(case: ModelCase) -> None:
     """Built again from its assets and weights, without training records, it is bit for bit it."""
     live = case.build()
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():  # as if trained: what is read from elsewhere again is then seen
-        for parameter in live.module.parameters():
-            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    _shake(live, PASSES)
+    live.module.train()
+    outputs_of(live, case.few)  # statistics of training are kept, too
+    live.module.eval()
     before = outputs_of(live, case.few)
     info = json.loads(json.dumps({k: v for k, v in case.info.items() if k != "train"}))
     with tempfile.TemporaryDirectory() as folder, seeded(9):
@@ -221,7 +268,11 @@ def survives_saving(case: ModelCase) -> None:
         again.module.eval()
         after = outputs_of(again, case.few)
     for name, value in before.items():
-        require(equal(value, after.get(name)), f"'{name}' is another when it is loaded again")
+        require(
+            equal(value, after.get(name)),
+            f"'{name}' is another when it is loaded again; keep all it needs in parameters,"
+            " persistent buffers or assets",
+        )
 
 
 SUITE = Suite(

@@ -127,7 +127,9 @@ class Suite:
         if all(o.state == "skipped" for o in outcomes) and not all(o.absent for o in outcomes):
             reasons = "; ".join(dict.fromkeys(o.reason for o in outcomes))
             claim = "At least one check applies."
-            found = Outcome("something_is_checked", claim, "failed", f"nothing was checked: {reasons}")
+            found = Outcome(
+                "something_is_checked", claim, "failed", f"nothing was checked: {reasons}"
+            )
             outcomes.append(found)
         cls = options if isinstance(options, type) else type(options)
         plugin, _, file = located(cls).partition(" in ")
