@@ -42,11 +42,21 @@ def test_constraints_pin_torch_first() -> None:
 
 
 def test_every_toml_block_is_toml() -> None:
-    """The README's TOML parses, and names plugins and options that exist."""
+    """The README's TOML parses."""
     blocks = [match[3] for match in BLOCK.finditer(README) if match[2] == "toml"]
     assert blocks
     for block in blocks:
         tomli.loads(block)
+
+
+def test_the_report_of_mistakes_is_a_real_one() -> None:
+    """Each mistake that the README shows stands so in the report that a test pins."""
+    shown = re.search(r"<!-- test: of (\S+) -->\n```text\n(.*?)```", README, re.DOTALL)
+    assert shown
+    report = (ROOT / shown[1]).read_text(encoding="utf-8")
+    mistakes = re.split(r"^(?=\S)", shown[2], flags=re.MULTILINE)[1:]
+    assert len(mistakes) == 4
+    assert all(mistake in report for mistake in mistakes)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ _CLASS = (
     r"^class[ \t]+{name}\b(?:[^\n]*:[ \t]*\n\s+"
     r"(?:[rR]?(\"\"\"|''')(.*?)(?:\1|$)|((?![rRuU]{{1,2}}[\"'])[\w@.])))?"
 )
-_BLOCKS = (ast.stmt, ast.ExceptHandler)
+_BLOCKS = (ast.If, ast.Try, ast.ExceptHandler, ast.With)
 # how a module comes by names, and finds modules, that its source doesn't show
 _NAMES = re.compile(r"\bimport[ \t(]+\*|\b__getattr__\b|\b(?:globals|vars|locals|exec)[ \t]*\(")
 _PATHS = re.compile(r"\bsys[ \t]*\.[ \t]*(?:path|modules|meta_path)|\b__path__\b|\baddsitedir\b")
@@ -64,7 +64,7 @@ def look(offer: Offer) -> tuple[str, str]:
         if broken:
             return "", broken
         summary = classes.get(name, "")
-        if not (summary or found or _holds(text, name)):
+        if text and not (summary or found or _holds(text, name)):
             return "", f"{file.name} has no '{name}'"
     if summary:
         return summary, ""

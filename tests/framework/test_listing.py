@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import py_compile
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,35 @@ BROKEN = {
     "nameless": ("of_crowd:Missing", "of_crowd.py has no 'Missing'"),
     "needy": ("of_needy:Loss", "of_needy.py imports 'not_installed_here', which is not installed"),
     "unreadable": ("of crowd", "its entry point 'of crowd' is not 'module:class'"),
+    "classless": ("of_crowd", "its entry point 'of_crowd' is not 'module:class'"),
+    "second": ("of_second:Good", "of_second.py imports 'not_there', which is not installed"),
+    "torn": (
+        "of_torn:Good",
+        "of_torn.py can't be parsed: '(' was never closed (of_torn.py, line 1)",
+    ),
 }
+HEAD, TAIL = CLASS.split("class Good:\n", 1)
+WORKING = {
+    "of_prose": '"""Forgives noise\nfrom wrong labels, and\nimport duties.\n"""\n' + CLASS,
+    "of_several": f"import os, sys\n{CLASS}",
+    "of_wide": f"{HEAD}class Good(\n    object,\n):\n{TAIL}",
+    "of_remark": f"{HEAD}class Good:  # noqa: D\n    # a remark\n{TAIL}",
+    "of_brackets": HEAD
+    + 'class Good:\n    ("Sums what "\n     "is there.")\n    def build(self, info): ...\n',
+    "of_quotes": HEAD
+    + "class Good:\n    'Sums what is\\x20there.'\n    def build(self, info): ...\n",
+    "of_older": f"OLD = '''\nclass Good:\n    \"\"\"Old words.\"\"\"\n'''\n{CLASS}",
+    "of_branch": f"try:\n    import not_there\nexcept ImportError:\n    pass\n{CLASS}",
+    "of_path": f"import sys\nsys.path.append(PLACE)\nimport of_placed\n{CLASS}",
+}
+"""Modules with the class Good, which can be imported, and whose source has its first line."""
+INDIRECT = {
+    "of_star": "from of_prose import *\n",
+    "of_lazy": "import of_prose\n\ndef __getattr__(name):\n"
+    "    return getattr(of_prose, 'Go' + 'od')\n",
+    "of_filled": "import of_prose\nglobals().update(vars(of_prose))\n",
+}
+"""Modules that come by the class in a way that their source doesn't show."""
 
 
 @pytest.fixture
@@ -48,6 +79,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         of_needy="import os\nfrom not_installed_here import Loss\n",
         of_raising="class Loss:\n    '''Says nothing.'''\n\nraise SystemError('at import')\n",
         of_bare="Loss = 3\n",
+        of_second=f"import os, not_there\n{CLASS}",
+        of_torn=f"WIDTH = (1,\nimport os, not_there\n{CLASS}",
     )
     return folder
 
@@ -109,9 +142,120 @@ def test_checking_the_environment_imports_everything(site: Path, capsys: Capture
     assert "SystemError: at import" in told
     assert "loss 'bare' of crowd-parts 1.5 is no attrs class of options (of_bare:Loss)" in lines
     assert not [line for line in lines if "'good'" in line]
-    assert lines[-1].endswith("distributions: 6 problems")
+    assert lines[-1].endswith("distributions: 9 problems")
     assert main(["plugins", "loss", "--check-env", "--json"]) == 1
-    assert len(json.loads(capsys.readouterr().out)["problems"]) == 6
+    assert len(json.loads(capsys.readouterr().out)["problems"]) == 9
+
+
+def test_what_works_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """What only looks broken is parsed before it is said; words are found however they stand."""
+    folder = tmp_path / "site"
+    placed = tmp_path / "placed"
+    placed.mkdir()
+    (placed / "of_placed.py").touch()
+    sources = {name: text.replace("PLACE", repr(str(placed))) for name, text in WORKING.items()}
+    offers = {name: f"{name}:Good" for name in [*WORKING, *INDIRECT, "of_latin"]}
+    sources |= INDIRECT
+    install(
+        monkeypatch, folder, "crowd-parts 1.5", {"framework.loss": offers}, **sources, of_latin=""
+    )
+    latin = f"# -*- coding: latin-1 -*-\n{CLASS}".replace("Sums", "Summiert \u00f6fter,")
+    (folder / "of_latin.py").write_bytes(latin.encode("latin-1"))
+    monkeypatch.setattr(sys, "path", [*sys.path])  # of_path adds to it
+    found = rows(capsys, "loss")
+    assert {row["broken"] for row in found.values()} == {""}
+    assert {name: found[name]["summary"] for name in WORKING} == dict.fromkeys(
+        WORKING, "Sums what is there."
+    )
+    assert found["of_latin"]["summary"] == "Summiert \u00f6fter, what is there."
+    # true of them all: each can be imported and shown
+    for name in offers:
+        assert main(["plugins", "loss", name]) == 0
+
+
+def test_modules_that_stand_elsewhere_are_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Folders without `__init__.py`, zips, compiled files, finders that fail: none ends the list."""
+    folder = tmp_path / "site"
+    offers = {
+        "inner": "of_pkg.losses.good:Good",
+        "deep": "of_space.losses.good:Good",
+        "lost": "of_space.losses.bad:Good",
+        "zipped": "of_zipped:Good",
+        "compiled": "of_compiled:Good",
+        "spread": "of_spread.good:Good",
+        "odd": "of_odd:Good",
+    }
+    install(
+        monkeypatch,
+        folder,
+        "crowd-parts 1.5",
+        {"framework.loss": offers},
+        of_compiled=CLASS,
+        of_zipped="",
+    )
+    for place in ("of_pkg/losses", "of_space/losses"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "good.py").write_text(CLASS)
+    (folder / "of_pkg" / "__init__.py").touch()
+    (folder / "of_zipped.py").unlink()
+    with zipfile.ZipFile(tmp_path / "parts.zip", "w") as archive:
+        archive.writestr("of_zipped.py", CLASS)
+    monkeypatch.syspath_prepend(str(tmp_path / "parts.zip"))
+    source = folder / "of_compiled.py"
+    py_compile.compile(str(source), cfile=str(source.with_suffix(".pyc")))
+    source.unlink()
+    (folder / "of_spread").mkdir()
+    (folder / "of_spread" / "__init__.py").write_text("__path__.append('/elsewhere')\n")
+
+    class Odd:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            if name == "of_odd":
+                raise RuntimeError("odd")
+
+    monkeypatch.setattr(sys, "meta_path", [Odd, *sys.meta_path])
+    found = rows(capsys, "loss")
+    broken = {name: row["broken"] for name, row in found.items()}
+    assert broken == dict.fromkeys(offers, "") | {
+        "lost": "there is no module 'of_space.losses.bad'"
+    }
+    assert found["inner"]["summary"] == found["deep"]["summary"] == "Sums what is there."
+    for name, place in (
+        ("deep", f"{folder}/of_space/losses/good.py:4"),
+        ("zipped", f"{tmp_path}/parts.zip/of_zipped.py:4"),
+        ("compiled", f"{folder}/of_compiled.pyc"),
+    ):
+        assert main(["plugins", "loss", name]) == 0
+        assert f"\ndefined in {place}\n" in capsys.readouterr().out
+
+
+def test_a_class_made_at_run_time_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A class that no file defines is shown with the file of its module."""
+    source = "import attrs\nMade = attrs.make_class('Made', {'build': attrs.field(default=len)})\n"
+    offers = {"framework.loss": {"made": "of_made:Made"}}
+    install(monkeypatch, tmp_path / "site", "made-parts 1.0", offers, of_made=source)
+    (tmp_path / "site" / "of_made.py").write_text(source.replace("{'build'", "{'build'"))
+    assert main(["plugins", "loss", "made"]) in (0, 2)
+
+
+def test_a_requirement_that_cannot_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """A distribution whose requirement is no requirement is a problem, not the end of the check."""
+    offers = {"framework.scheduler": {"sums": "of_twin:Good"}}
+    install(monkeypatch, tmp_path / "site", "twin-parts 1.0", offers, of_twin=CLASS)
+    (about,) = (tmp_path / "site").glob("*.dist-info")
+    with (about / "METADATA").open("a") as file:
+        file.write("Requires-Dist: attrs >> 1\n")
+    assert main(["plugins", "scheduler", "--check-env"]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "twin-parts: requires 'attrs >> 1', which can't be read"
 
 
 def test_checking_the_environment_tells_duplicates_and_requirements(
