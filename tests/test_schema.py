@@ -92,12 +92,7 @@ BREAKS = {
     "a key of the search": ("log = true", "lg = true"),
     "no dataset": ("dataset = {", "xyzzy = {"),
 }
-LACKING = (
-    "accuracy = {}",
-    'direction = "maximize"\n',
-    "dataset = {",
-    '    train = "./rows.csv",',
-)
+LACKING = ("accuracy = {}", 'direction = "maximize"\n', "dataset = {", '    train = "./rows.csv",')
 """Breaks for which the two point at different places of one line, or of the file."""
 
 

@@ -68,8 +68,9 @@ def look(offer: Offer) -> tuple[str, str]:
             return "", f"{file.name} has no '{name}'"
     if summary:
         return summary, ""
-    dist = offer.entry.dist
-    return (dist.metadata["Summary"] or "") if dist else "", ""
+    # asked first: of the two libraries that may have found it, one raises where it is absent
+    about = offer.entry.dist.metadata if offer.entry.dist else {}
+    return (about["Summary"] if "Summary" in about else ""), ""
 
 
 def unmet(name: str) -> list[str]:

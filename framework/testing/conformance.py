@@ -211,6 +211,7 @@ class Check(pytest.Item):
         self.found = found
         self.heading = f"{node['parent'].name}: {self.name}"
         file, self.line = place(plugin) if plugin else ("", 0)
+        self.where = f"{file}:{self.line}" if self.line else file
         self.file = Path(file) if file else self.path
 
     def runtest(self) -> None:
@@ -228,7 +229,7 @@ class Check(pytest.Item):
         """Print the reason and the file of the class; how a check works is of no interest."""
         if not isinstance(excinfo.value, (CheckFailedError, pytest.xfail.Exception)):
             return super().repr_failure(excinfo, style)
-        return f"{excinfo.value}\n{self.file}:{self.line}" if self.line else str(excinfo.value)
+        return f"{excinfo.value}\n{self.where}".rstrip()
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """Return the class's place, and the heading of a failure."""

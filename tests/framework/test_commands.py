@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import install
 
 from framework.__main__ import COMMANDS, main
 from framework.commands.trained import finished
@@ -409,6 +410,70 @@ def test_an_address_that_nobody_fetches(tmp_path: Path) -> None:
     assert refused("evaluate", "modles:/x@best", cwd=tmp_path) == (
         "no source is named 'modles'; did you mean 'models'?\n"
     )
+
+
+SOURCE = """
+from pathlib import Path
+import attrs
+
+@attrs.frozen
+class Needy:
+    root: str
+
+    def fetch(self, address, folder): ...
+
+@attrs.frozen
+class Picky:
+    size: int = attrs.field(default=0, validator=attrs.validators.gt(0))
+
+    def fetch(self, address, folder): ...
+
+@attrs.frozen
+class Mute:
+    def fetch(self, address, folder): ...
+
+@attrs.frozen
+class Vague:
+    def fetch(self, address, folder):
+        return folder / "nothing"
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("needy", "can't be made without options (Needy.__init__() missing 1 required"),
+        ("picky", "can't be made without options ('size' must be > 0: 0), and an address"),
+        ("mute", "has fetched no folder but None"),
+        ("vague", "/nothing')"),
+    ],
+)
+def test_a_source_that_fetches_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    message: str,
+) -> None:
+    """A source that can't be made from an address alone, or returns no folder, is one line."""
+    offers = {"framework.source": {name: f"of_sources:{name.title()}"}}
+    install(monkeypatch, tmp_path / "site", "source-parts 1.0", offers, of_sources=SOURCE)
+    assert main(["evaluate", f"{name}:/x"]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"source '{name}' of source-parts 1.0 " in told
+    assert message in told
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b"null"])
+def test_a_model_whose_info_is_no_object(tmp_path: Path, text: bytes) -> None:
+    """A damaged `info.json` of a model is one line that names it."""
+    for name in ("model.safetensors", "experiment.toml"):
+        (tmp_path / name).touch()
+    (tmp_path / "info.json").write_bytes(text)
+    said = refused("evaluate", ".", cwd=tmp_path)
+    assert said.startswith("info.json: ")
+    assert said.count("\n") == 1
 
 
 def test_a_reader_that_has_left_is_no_failure(tmp_path: Path) -> None:

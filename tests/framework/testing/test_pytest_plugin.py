@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
+import py_compile
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import environment
+from support import ROOT, environment
 
 LOSSES = '''\
 """Losses of somebody else's."""
@@ -116,13 +117,16 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(
-    zoo: Path, folder: Path, *words: str, rc: int, **files: str
+    zoo: Path, folder: Path, *words: str, rc: int, site: Path | None = None, **files: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run pytest in a folder that holds the files, with the zoo installed; its exit code is rc."""
+    """Run pytest in a folder that holds the files, with the zoo installed; its exit code is rc.
+
+    `site` holds further distributions that are installed.
+    """
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
     before = environment()
-    path = os.pathsep.join([str(zoo), *filter(None, [before.get("PYTHONPATH")])])
+    path = os.pathsep.join(map(str, filter(None, [zoo, site, before.get("PYTHONPATH")])))
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
         cwd=folder,
@@ -265,9 +269,58 @@ def test_other_sessions_are_left_alone(zoo: Path, tmp_path: Path) -> None:
         "import sys\n"
         "def test_nothing_came_along():\n"
         "    tops = ('torch', 'numpy', 'attrs', 'attr', 'plugins', 'framework')\n"
-        "    names = ['framework', 'framework.testing', 'framework.testing.pytest_plugin']\n"
-        "    assert [name for name in sys.modules if name.split('.')[0] in tops] == names\n"
+        "    assert [name for name in sys.modules if name.split('.')[0] in tops] == []\n"
+        "    assert 'composable_nlp_pytest' in sys.modules\n"
     )
     words = ("-p", "no:hypothesispytest", "-v")
     done = ran(zoo, tmp_path, *words, rc=0, test_looking=looking)
     assert list(states(done.stdout).values()) == ["PASSED"]
+
+
+def test_a_project_with_a_package_of_our_name_keeps_its_tests(zoo: Path, tmp_path: Path) -> None:
+    """Where `framework` is another's, its tests run; only the option can't, and says why."""
+    (tmp_path / "framework").mkdir()
+    (tmp_path / "framework" / "__init__.py").write_text("OWN = True\n", encoding="utf-8")
+    own = "import framework\ndef test_own(): assert framework.OWN\n"
+    done = ran(zoo, tmp_path, "-v", rc=0, test_own=own)
+    assert states(done.stdout) == {"test_own.py::test_own": "PASSED"}
+    refused = ran(zoo, tmp_path, "--framework-plugin", "zoo-losses", rc=4)
+    assert refused.stderr == (
+        "ERROR: --framework-plugin: a package 'framework' that is nearer hides composable-nlp's;"
+        " run it from another folder\n\n"
+    )
+
+
+def test_what_is_installed_is_this_file() -> None:
+    """What pytest loads is a copy, made by the installer: after a change, install again."""
+    spec = importlib.util.find_spec("composable_nlp_pytest")
+    assert spec is not None
+    assert spec.origin is not None
+    source = ROOT / "framework" / "testing" / "pytest_plugin.py"
+    assert Path(spec.origin).read_bytes() == source.read_bytes()
+
+
+def test_plugins_without_a_readable_source_are_checked(zoo: Path, tmp_path: Path) -> None:
+    """A compiled class is checked, or skipped, like any other; its module's file is named."""
+    site = tmp_path / "site"
+    about = site / "zoo_bare-1.0.dist-info"
+    about.mkdir(parents=True)
+    head = "Metadata-Version: 2.1\nName: zoo-bare\nVersion: 1.0\n"
+    (about / "METADATA").write_text(head, encoding="utf-8")
+    offers = "[framework.loss]\nzoo_bare = zoo_bare:Mean\nzoo_wanting = zoo_bare:Needy\n"
+    (about / "entry_points.txt").write_text(offers, encoding="utf-8")
+    compiled = site / "zoo_bare.pyc"
+    py_compile.compile(str(zoo / "zoo_losses.py"), cfile=str(compiled))
+    words = ("--framework-plugin", "zoo-bare", "-k", "has_the_protocol or sums_and_counts", "-rs")
+    done = ran(zoo, tmp_path, *words, rc=1, site=site)
+    assert f"return the sum, not the mean, or say coupled = True\n{compiled}\n" in done.stdout
+    assert "] site/zoo_bare.pyc:0: loss 'zoo_wanting' needs 'temperature': " in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_plugin_of_which_nothing_was_checked_is_told(zoo: Path, tmp_path: Path) -> None:
+    """A session that skips every check of a plugin passes, and says so in its summary."""
+    words = ("--framework-plugin", "zoo-losses", "-k", "zoo_needy or zoo_sum")
+    done = ran(zoo, tmp_path, *words, rc=0)
+    told = [line for line in done.stdout.splitlines() if "every check" in line]
+    assert told == ["zoo-losses::loss zoo_needy: every check was skipped; -rs tells why"]
