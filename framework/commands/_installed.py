@@ -69,8 +69,8 @@ def look(offer: Offer) -> tuple[str, str]:
     if summary:
         return summary, ""
     # asked first: of the two libraries that may have found it, one raises where it is absent
-    about = offer.entry.dist.metadata if offer.entry.dist else {}
-    return (about["Summary"] if "Summary" in about else ""), ""
+    about = offer.entry.dist.metadata if offer.entry.dist else None
+    return about["Summary"] if about and "Summary" in about else "", ""
 
 
 def unmet(name: str) -> list[str]:
