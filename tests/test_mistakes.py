@@ -385,7 +385,7 @@ def test_a_broken_parent_hides_no_mistake_of_the_child(
 )
 def test_colour_is_for_terminals(here: Path, extra: dict[str, str], *, coloured: bool) -> None:
     """On a terminal the report is in colour; the words are the same without it elsewhere."""
-    (here / "x.toml").write_text(GOOD + "seeds = 1\n")
+    (here / "x.toml").write_text(GOOD + "seed = = 1\n")
     words = [sys.executable, "-m", "framework", "validate", "x.toml"]
     known = {"TERM": "xterm", **environment(), **extra}
     leader, follower = pty.openpty()
