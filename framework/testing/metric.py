@@ -169,19 +169,17 @@ def ignored_items_count_for_nothing(case: MetricCase) -> None:
     found, none = case.build(), case.build()
     found.update(case.outputs, some)
     none.update(case.outputs, ignored)
-    whole, values, nothing = case.whole(), found.compute(), none.compute()
-    expected = case.seen([others]).compute()
+    whole, nothing = case.whole(), none.compute()
     # a value that is the same without any label is of the records, as a count of them
     of_labels = [name for name in whole if not equal(float(whole[name]), float(nothing[name]))]
     if not of_labels:
         raise Skip("no value depends on the batch's labels")
-    _same(
-        {name: values[name] for name in of_labels},
-        {name: expected[name] for name in of_labels},
-        f"with the labels of items {hidden} at {samples.IGNORED}",
-        "; leave out what has no label",
-        whole="without those items",
+    values, expected = (
+        {name: made[name] for name in of_labels}
+        for made in (found.compute(), case.seen([others]).compute())
     )
+    words = f"with the labels of items {hidden} at {samples.IGNORED}"
+    _same(values, expected, words, "; leave out what has no label", whole="without those items")
 
 
 def inputs_stay_as_they_are(case: MetricCase) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from framework.errors import listing
-from framework.protocols import Labelled
-from framework.testing.suite import Failure, Report, Suite, reloaded, require
+from framework.protocols import Labelled, LiveOptimizer
+from framework.testing.suite import Failure, Report, Suite, missing, reloaded, require
 from framework.testing.values import equal, frozen_copy
 
 STEPS = 3
@@ -56,7 +56,7 @@ class Live:
     """An optimizer with its parameters, stepped as the trainer does."""
 
     labelled: Sequence[Labelled]
-    optimizer: torch.optim.Optimizer
+    optimizer: LiveOptimizer
 
     def values(self) -> dict[str, Tensor]:
         """Copies of the parameters, by name."""
@@ -90,12 +90,14 @@ class Live:
 
 
 def is_an_optimizer(case: OptimizerCase) -> None:
-    """What it builds is a `torch.optim.Optimizer`."""
-    live = case.build()
-    require(
-        isinstance(live.optimizer, torch.optim.Optimizer),
-        f"build returns a {type(live.optimizer).__qualname__}, no torch.optim.Optimizer",
-    )
+    """It has what is used of a `torch.optim.Optimizer`, which it need not be."""
+    optimizer = case.build().optimizer
+    states = "state_dict", "load_state_dict"
+    lacking = missing(optimizer, "param_groups", "step", "zero_grad", *states)
+    require(not lacking, f"{type(optimizer).__qualname__} lacks {', '.join(lacking)}")
+    for index, group in enumerate(optimizer.param_groups):
+        for key in ("params", "lr"):
+            require(key in group, f"group {index} of param_groups has no '{key}'")
 
 
 def every_parameter_in_one_group(case: OptimizerCase) -> None:
@@ -210,10 +212,17 @@ def zero_gradients_are_safe(case: OptimizerCase) -> None:
 def _require_finite(live: Live, words: str) -> None:
     for name, value in live.values().items():
         require(value.isfinite().all(), f"{words} '{name}' has values that aren't finite")
-    for item in live.labelled:
-        for key, value in live.optimizer.state.get(item.parameter, {}).items():
-            finite = not isinstance(value, Tensor) or value.isfinite().all()
-            require(finite, f"{words} the state '{key}' of '{item.name}' isn't finite")
+    for place, value in _tensors(live.optimizer.state_dict()):
+        require(value.isfinite().all(), f"{words} its state '{place}' isn't finite")
+
+
+def _tensors(value: Any, place: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Give the tensors of a state, with the keys that lead to them."""
+    if isinstance(value, Tensor):
+        yield place, value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _tensors(inner, f"{place}.{key}".lstrip("."))
 
 
 def the_loss_falls(case: OptimizerCase) -> None:

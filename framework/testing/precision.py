@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from framework.errors import UserError, listing
 from framework.protocols import LivePrecision
-from framework.testing.suite import Failure, Report, Skip, Suite, missing, reloaded, require
+from framework.testing.suite import Failure, Report, Suite, missing, not_built, reloaded, require
 from framework.testing.values import close, equal, frozen_copy
 
 Pair = tuple[float, float]
@@ -36,7 +36,7 @@ class PrecisionCase:
         try:
             live: LivePrecision = self.options.build(self.device)
         except UserError as error:
-            raise Skip(f"it can't be built here: {error}") from error
+            raise not_built(error) from error
         return live
 
     def start(self, momentum: float = 0.0) -> Live:

@@ -113,9 +113,9 @@ class OutputsCase:
         require("id" in self.batch, "the batch has no 'id'; give the ids of its items as a list")
         for name, value in self.outputs.items():
             require(
-                self.given_batch is not None or not value.ndim or len(value) == self.count,
-                f"outputs= has {len(value) if value.ndim else 0} items under '{name}', and the kit's"
-                f" own batch {self.count}; give batch=, too",
+                self.given_batch is not None or value.shape[:1] in ((), (self.count,)),
+                f"'{name}' of outputs= is not of the {self.count} items of the kit's own batch;"
+                " give batch=, too",
             )
 
     @functools.cached_property

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-from unittest import mock
 
 import attrs
 import numpy as np
 import torch
 
+from framework.testing.clock import clocked
 from framework.testing.suite import Failure, Report, Suite, require
 from framework.testing.values import equal
 
-YEAR = 365.25 * 24 * 3600.0
-"""Seconds that the clock is put forward."""
 BEYOND = (0, 1, 2, 10, 1000)
 """Steps after the last that are asked for: a run may be extended."""
 
@@ -122,16 +118,13 @@ def _generators() -> bytes:
 
 
 def the_clock_does_not_matter(case: SchedulerCase) -> None:
-    """A year later the factors are the same."""
+    """Years later the factors are the same."""
     for total in case.total_steps:
         expected = case.factors(total)
-        with contextlib.ExitStack() as later:
-            for name in ("time", "monotonic", "perf_counter"):
-                moved = getattr(time, name)() + YEAR
-                later.enter_context(mock.patch.object(time, name, lambda moved=moved: moved))
+        with clocked(case.options):
             found = case.factors(total)
         for step, value in enumerate(found):
-            _require_same(value, expected[step], step, total, "a year later")
+            _require_same(value, expected[step], step, total, "years later")
 
 
 def _require_same(found: float, expected: float, step: int, total: int, words: str) -> None:

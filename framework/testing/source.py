@@ -13,7 +13,7 @@ import attrs
 
 from framework.errors import UserError, listing
 from framework.protocols import Source
-from framework.testing.suite import Report, Skip, Suite, missing, require
+from framework.testing.suite import Report, Skip, Suite, require, require_takes
 
 MODEL = "experiment.toml"
 
@@ -61,9 +61,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def has_the_protocol(case: SourceCase) -> None:
-    """It has `fetch`."""
-    lacking = missing(case.source, "fetch")
-    require(not lacking, f"{type(case.source).__qualname__} lacks {', '.join(lacking)}")
+    """It has `fetch(address, folder)`."""
+    require_takes(case.source.fetch, "fetch", "address", "folder")
 
 
 def bad_addresses_are_refused(case: SourceCase) -> None:
@@ -147,6 +146,7 @@ SUITE = Suite(
         fetches_into_the_folder,
         fetches_the_same_again,
     ),
+    method="fetch",
 )
 
 

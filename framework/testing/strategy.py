@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from framework.errors import UserError, listing
 from framework.protocols import LiveStrategy
-from framework.testing.suite import Failure, Report, Skip, Suite, missing, require
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, not_built, require
 from framework.testing.values import close, equal, frozen_copy
 
 EXACT = 1e-6
@@ -44,7 +44,7 @@ class StrategyCase:
         try:
             live: LiveStrategy = self.options.build()
         except UserError as error:
-            raise Skip(f"it can't be built here: {error}") from error
+            raise not_built(error) from error
         return live
 
     def alone(self) -> LiveStrategy:

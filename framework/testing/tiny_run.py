@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -155,9 +156,12 @@ class TinyPrecision:
 
     name: str = "fp32"
     scaled: bool = False
+    forward: Callable[[], None] = lambda: None
+    """Is called at every forward pass."""
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""
+        self.forward()
         return nullcontext()
 
     def backward(self, loss: Tensor) -> None:
@@ -202,15 +206,20 @@ class TinyStrategy:
         return [value]
 
 
-def run(callbacks: Mapping[str, object], metrics: Collection[str] = ()) -> State:
+def run(
+    callbacks: Mapping[str, object],
+    metrics: Collection[str] = (),
+    forward: Callable[[], None] = lambda: None,
+) -> State:
     """Train to the end with some callbacks, as `framework.run` does, in a folder that goes away.
 
     It evaluates `loss`, `accuracy`, `f1` and whatever is named in `metrics`. A callback's
-    error is raised once every `run_end` was called; one that is `Planned` ends there.
+    error is raised once every `run_end` was called; one that is `Planned` ends there. `forward` is
+    called at every forward pass.
     """
     hooks = Hooks(callbacks)
     with tempfile.TemporaryDirectory() as folder, seeded(42):
-        trainer = _trainer(hooks, Path(folder) / "tiny-run", {"accuracy", "f1", *metrics})
+        trainer = _trainer(hooks, Path(folder) / "tiny-run", {"accuracy", "f1", *metrics}, forward)
         state = trainer.state
         _records(state)
         try:
@@ -227,7 +236,9 @@ def run(callbacks: Mapping[str, object], metrics: Collection[str] = ()) -> State
     return state
 
 
-def _trainer(hooks: Hooks, folder: Path, metrics: Collection[str]) -> Trainer:
+def _trainer(
+    hooks: Hooks, folder: Path, metrics: Collection[str], ahead: Callable[[], None]
+) -> Trainer:
     model = TinyModel()
     generator = torch.Generator().manual_seed(7)
     feeds = {}
@@ -249,8 +260,9 @@ def _trainer(hooks: Hooks, folder: Path, metrics: Collection[str]) -> Trainer:
         steps_per_epoch=STEPS_PER_EPOCH,
         total_steps=STEPS,
         items_per_epoch=SIZES["train"],
+        started=time.time(),
     )
-    forward = Forward(model.module, TinyPrecision(), TinyStrategy())
+    forward = Forward(model.module, TinyPrecision(forward=ahead), TinyStrategy())
     constant: Callable[[int], float] = lambda _: 1.0  # noqa: E731 - a typed scheduler
     update = Update(
         forward=forward, loss=TinyLoss(), optimizer=optimizer, factor=constant,

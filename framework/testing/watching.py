@@ -10,7 +10,7 @@ import logging
 import random
 import tracemalloc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import attrs
@@ -20,7 +20,7 @@ import torch
 from framework.errors import RunError
 from framework.hooks import NAMES, hookimpl
 from framework.state import State, Status
-from framework.testing.suite import said
+from framework.testing.suite import reloaded, said
 from framework.testing.values import equal, frozen_copy
 
 LABEL = "callback"
@@ -44,9 +44,10 @@ def randomness() -> dict[str, Any]:
 
 
 @contextmanager
-def logged() -> Iterator[io.StringIO]:
-    """Take down whatever is said to a log in this context, at every level."""
-    stream = io.StringIO()
+def overheard() -> Iterator[dict[str, io.StringIO]]:
+    """Take down whatever is said in this context, by where: to a log at any level, or printed."""
+    places = {place: io.StringIO() for place in ("the log", "stdout", "stderr")}
+    stream = places["the log"]
     handler = logging.StreamHandler(stream)
     # both: the command line keeps what is said to the second from the first
     loggers = [logging.getLogger(), logging.getLogger("framework")]
@@ -55,7 +56,8 @@ def logged() -> Iterator[io.StringIO]:
         logger.addHandler(handler)
         logger.setLevel(logging.DEBUG)
     try:
-        yield stream
+        with redirect_stdout(places["stdout"]), redirect_stderr(places["stderr"]):
+            yield places
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
@@ -127,7 +129,7 @@ class Watch:
 
     def restart(self, fresh: Any, state: State) -> None:
         """Let a fresh callback go on, as in a process that takes an interrupted run up again."""
-        saved = through_disk(self.live.state_dict()) if hasattr(self.live, "state_dict") else None
+        saved = reloaded(self.live.state_dict()) if hasattr(self.live, "state_dict") else None
         # on a state of its own: what the process that ends still asks for is lost
         self._call("run_end", attrs.evolve(state, status="interrupted", saves={}))
         self.live = fresh
@@ -151,14 +153,6 @@ def _standing(state: State | None) -> dict[str, Any]:
 
 def _same(before: Mapping[str, Any], after: Mapping[str, Any], key: str) -> bool:
     return equal(before["counters"][key], after["counters"][key])
-
-
-def through_disk(value: Any) -> Any:
-    """Return a value as `torch.load` with `weights_only` reads it back."""
-    stream = io.BytesIO()
-    torch.save(value, stream)
-    stream.seek(0)
-    return torch.load(stream, weights_only=True)
 
 
 @attrs.define(eq=False)

@@ -42,12 +42,6 @@ class Misspelt(Buildable):
         """Do nothing."""
 
 
-class ReadsLoss(Quiet):
-    """It does not say of which split."""
-
-    reads = ("loss",)
-
-
 class BeforeText(Quiet):
     """A comma is missing."""
 
@@ -202,72 +196,9 @@ class LogsBatches(Buildable):
         logging.getLogger("framework").debug("%s", window)
 
 
-class Patience(Buildable):
-    """Stops after five evaluations; as it should be."""
-
-    seen = 0
-
-    @hookimpl
-    def evaluate_end(self, state: State, split: str) -> None:
-        """Count them."""
-        self.seen += split == "val"
-        if self.seen == 5:
-            state.stop("five evaluations")
-
-
-class HalfAPair(Patience):
-    """Its state is saved, and never taken up."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the count."""
-        return {"seen": self.seen}
-
-
-class TakesNothingUp(HalfAPair):
-    """It ignores its state."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Ignore it."""
-
-
-class UnsafeState(TakesNothingUp):
-    """Its state can only be unpickled."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return a path."""
-        return {"folder": Path("somewhere")}
-
-
-class StartsOver(HalfAPair):
-    """It takes its state up, and throws it away when the run starts."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take it up."""
-        self.seen = state["seen"]
-
-    @hookimpl
-    def run_start(self) -> None:
-        """Throw it away."""
-        self.seen = 0
-
-
-class SharesItsMemory(Buildable):
-    """Its memory is its class's: a second run goes on counting where the first one ended."""
-
-    seen = 0
-
-    @hookimpl
-    def evaluate_end(self, state: State) -> None:
-        """Ask for a checkpoint at every fifth evaluation."""
-        type(self).seen += 1
-        if self.seen % 5 == 0:
-            state.save("last")
-
-
 DEFECTS = [
     Defect("has_valid_hooks", Misspelt(), "there is no hook 'step_ended'"),
-    Defect("reads_are_metrics_of_a_split", ReadsLoss(), "say of which split, as in 'val/loss'"),
-    Defect("order_is_by_labels", BeforeText(), "'before' is 'checkpoint'; it must be a tuple"),
+    Defect("has_valid_hooks", BeforeText(), "'before' is 'checkpoint'; it must be a tuple"),
     Defect("sink_is_a_flag", SinkOfText(), "'sink' is 'no'"),
     Defect("no_hook_fails", Fails(), "log: KeyError: 'val/nothing'"),
     Defect("no_hook_fails", FailsInSilence(), "log: KeyError: 'val/nothing'"),
@@ -286,11 +217,5 @@ DEFECTS = [
     Defect("arguments_stay_as_they_are", CountsAgain(), "step_end changes state.items"),
     Defect("texts_stay_at_home", DumpsBatches(), "into ['debug.txt']"),
     Defect("texts_stay_at_home", LogsBatches(), "to the log"),
-    Defect("state_comes_in_a_pair", HalfAPair(), "it lacks load_state_dict"),
-    Defect("state_loads_safely", UnsafeState(), "refuses its state (UnpicklingError)"),
-    Defect("state_loads_safely", TakesNothingUp(), "has another 'seen'"),
-    Defect("state_survives_a_restart", Patience(), "taken up again after step 3 it asks for"),
-    Defect("state_survives_a_restart", StartsOver(), "keep it in state_dict"),
-    Defect("builds_are_independent", SharesItsMemory(), "built a second time it asks for"),
     Defect("builds_are_independent", Draws(random.random), "the same object twice"),
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,7 @@ from broken import Defect
 from framework.protocols import Record
 from framework.testing import samples
 
-MANY = 160
-"""Records from which on the memory of an access can be told."""
+MANY = 160  # records from which on the memory of an access can be told
 
 
 def lists(**counts: int) -> dict[str, Any]:
@@ -165,9 +165,12 @@ class GlobalShuffle:
 class TimeStamps:
     """Its records hold what is another in each build."""
 
+    clock = itertools.count()
+
     def build(self, _: int) -> Any:
         """Build it."""
-        return live({s: [{**r, "made": object()} for r in p] for s, p in lists().items()})
+        made = next(self.clock)
+        return live({s: [{**r, "made": made} for r in p] for s, p in lists().items()})
 
 
 class SeedsTheWorld:

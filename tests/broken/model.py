@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from broken import Defect, processor
-from broken.tiny_model import Live, Model, Net, Words, forward, labels, one, scaled, then
-from framework.protocols import Info
+from broken import processor
+from broken.tiny_model import Live, Net, Words, forward, labels, one, scaled, then
 
 
 def random_start(self: Net) -> None:
@@ -32,34 +29,78 @@ def strict(
     return Net.forward(self, tokens, mask)
 
 
-def forgotten_part(self: Net) -> None:
-    """Hold numbers that are in no checkpoint."""
-    Net.__init__(self)
-    self.scale = torch.rand(3)
-
-
 def holding(self: Live, module: nn.Module, processor: Any) -> None:
     """Hold what can be called, and is no module."""
     self.module, self.processor = SimpleNamespace(eval=module.eval), processor
 
 
-def written(self: Live, folder: Path) -> None:
-    """Write the weights, too."""
-    (folder / "model.safetensors").write_bytes(b"")
+def no_more(self: Live) -> Any:
+    """Have nothing to save."""
+    raise AttributeError("save_assets")
 
 
-class NeedsTraining(Model):
-    """It can't be built without training records."""
+def renamed(found: dict[str, Tensor], net: Net) -> Any:
+    """Call the outputs of a single item otherwise."""
+    return found if len(found["logits"]) > 1 else {"logit": found["logits"]}
 
-    def build(self, info: Info, assets: Path | None = None) -> Any:
-        """Build it."""
-        Words().encode(info["train"])
-        return Live(Net(), Words())
+
+def random_number(self: Words, records: Any) -> Any:
+    """Encode by what was drawn when it was built."""
+    return [{**item, "seed": self.seed} for item in Words.encode(self, records)]
+
+
+def drawn(self: Words) -> None:
+    """Draw from the world's randomness."""
+    self.seed = int(np.random.default_rng().integers(10**9))
 
 
 DEFECTS = [
     *processor.DEFECTS,
     one("has_the_protocol", "NoModule", "'module' is a SimpleNamespace", Live, __init__=holding),
+    one("has_the_protocol", "NoAssets", "lacks save_assets", Live, save_assets=property(no_more)),
+    one(
+        "has_the_protocol",
+        "NoForward",
+        "NotImplementedError",
+        Net,
+        forward=lambda *_, **__: nn.Module().forward(),
+    ),
+    one(
+        "same_seed_same_model",
+        "DrawnAtBuild",
+        "encodes records otherwise",
+        Words,
+        __init__=drawn,
+        encode=random_number,
+    ),
+    one(
+        "outputs_are_of_items",
+        "ListOfLogits",
+        "'logits' is a list, no tensor",
+        Net,
+        forward=forward(lambda x, _: {"logits": x["logits"].tolist()}),
+    ),
+    one(
+        "outputs_are_of_items",
+        "MeanOnly",
+        "its outputs ['mean'] are of no item",
+        Net,
+        forward=forward(lambda x, _: {"mean": x["logits"].mean()}),
+    ),
+    one(
+        "company_does_not_matter",
+        "Renamed",
+        "outputs ['logit'], and ['logits']",
+        Net,
+        forward=forward(renamed),
+    ),
+    one(
+        "company_does_not_matter",
+        "Stretched",
+        "has the shapes [1, 3], and [1, 2]",
+        Net,
+        forward=forward(lambda x, _: {"logits": x["logits"][:, : 2 + (len(x["logits"]) == 1)]}),
+    ),
     one(
         "labels_every_parameter_once",
         "Twice",
@@ -183,20 +224,8 @@ DEFECTS = [
     one(
         "gradients_reach_every_parameter",
         "Dead",
-        "of 'embed.weight' is zero everywhere",
+        "the gradient of 'embed.weight' is zero in",
         Net,
         mean=then(Net, "mean", lambda x: x * 0),
     ),
-    one(
-        "survives_saving",
-        "Forgets",
-        "'logits' is another when it is loaded",
-        Net,
-        __init__=forgotten_part,
-        forward=forward(lambda x, net: {"logits": x["logits"] * net.scale}),
-    ),
-    one(
-        "survives_saving", "WritesWeights", "the weights are the core's", Live, save_assets=written
-    ),
-    Defect("survives_saving", NeedsTraining(), "KeyError: 'train'"),
 ]

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from broken import Defect
 from framework.protocols import Labelled
@@ -143,81 +142,6 @@ class DecaysAll(Options):
             super().step(closure)
 
 
-class CopiesTheRate(Options):
-    """It reads the rate when it is built, and no more."""
-
-    class optimizer(Momentum):  # noqa: N801 - an attribute
-        """Steps at the first rate."""
-
-        def step(self, closure: Any = None) -> None:
-            """Step."""
-            for group in self.param_groups:
-                group["lr"] = self.defaults["lr"]
-            super().step(closure)
-
-
-class CoupledDecay(Options):
-    """Its decay doesn't follow the rate."""
-
-    class optimizer(Momentum):  # noqa: N801 - an attribute
-        """Decays by a fixed share, then steps."""
-
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:
-            """Step."""
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.mul_(0.999)
-            super().step(closure)
-
-
-class StateOutside(Options):
-    """It counts its steps outside the state that is saved."""
-
-    class optimizer(Momentum):  # noqa: N801 - an attribute
-        """Steps by less and less."""
-
-        steps = 0
-
-        def step(self, closure: Any = None) -> None:
-            """Step."""
-            self.steps += 1
-            for group in self.param_groups:
-                group["lr"] /= self.steps
-            super().step(closure)
-
-
-class PickledState(Options):
-    """Its state holds an object that can't be loaded safely."""
-
-    class optimizer(Momentum):  # noqa: N801 - an attribute
-        """Adds an object to the state."""
-
-        def state_dict(self) -> dict[str, Any]:
-            """Return the state."""
-            return {**super().state_dict(), "options": Options()}
-
-
-class DividesByTheNorm(Options):
-    """It divides every gradient by its norm."""
-
-    class optimizer(Momentum):  # noqa: N801 - an attribute
-        """Normalises, then steps."""
-
-        def step(self, closure: Any = None) -> None:
-            """Step."""
-            for group in self.param_groups:
-                for parameter in group["params"]:
-                    if parameter.grad is not None:
-                        parameter.grad = _divided(parameter.grad)
-            super().step(closure)
-
-
-def _divided(gradient: Tensor) -> Tensor:
-    return gradient / gradient.norm()
-
-
 class Ascends(Options):
     """It goes up."""
 
@@ -240,22 +164,38 @@ class KeepsGradients(Options):
             super().zero_grad(set_to_none=False)
 
 
+class NoRate(Options):
+    """Its groups say no rate."""
+
+    def build(self, parameters: Sequence[Labelled]) -> Any:
+        """Build it."""
+        made = super().build(parameters)
+        del made.param_groups[0]["lr"]
+        return made
+
+
+class Freezes(Options):
+    """Building it freezes the embeddings."""
+
+    def groups(self, parameters: Sequence[Labelled]) -> list[dict[str, Any]]:
+        """Return the groups."""
+        parameters[0].parameter.requires_grad_(requires_grad=False)
+        return super().groups(parameters)
+
+
 DEFECTS = [
-    Defect("is_an_optimizer", JustSteps(), "no torch.optim.Optimizer"),
+    Defect("is_an_optimizer", JustSteps(), "lacks param_groups, state_dict, load_state_dict"),
+    Defect("is_an_optimizer", NoRate(), "group 0 of param_groups has no 'lr'"),
     Defect("every_parameter_in_one_group", ForgetsBiases(), "'layer.bias' is in 0 groups"),
     Defect("every_parameter_in_one_group", AddsItsOwn(), "that was not given"),
     Defect("building_changes_nothing", InitialisesTheHead(), "changes 'head.weight'"),
     Defect("building_changes_nothing", LeavesProbes(), "a gradient"),
+    Defect("building_changes_nothing", Freezes(), "building it freezes 'embedding.weight'"),
     Defect("builds_agree", OtherOrder(), "in the next build"),
     Defect("builds_agree", OtherRate(), "'lr' of group 0 is"),
     Defect("a_step_moves_everything", FrozenNorms(), "leaves 'layer.bias', 'norm.weight'"),
     Defect("missing_gradients_are_left_alone", NeedsGradients(), "AttributeError"),
     Defect("missing_gradients_are_left_alone", DecaysAll(), "moved without a gradient"),
-    Defect("a_rate_of_zero_moves_nothing", CopiesTheRate(), "read group['lr'] at every step"),
-    Defect("a_rate_of_zero_moves_nothing", CoupledDecay(), "moved at a rate of 0"),
-    Defect("a_saved_state_goes_on", StateOutside(), "keep all that a step needs in the state"),
-    Defect("a_saved_state_goes_on", PickledState(), "its state can't be loaded safely"),
-    Defect("zero_gradients_are_safe", DividesByTheNorm(), "values that aren't finite"),
     Defect("the_loss_falls", Ascends(), "a quadratic of"),
     Defect("gradients_can_be_cleared", KeepsGradients(), "leaves gradients of"),
 ]

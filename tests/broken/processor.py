@@ -57,6 +57,25 @@ def keeping_texts(self: Words, features: Sequence[Features]) -> Batch:
     return {**Words.collate(self, features), "texts": [item["text"] for item in features]}
 
 
+def in_place(self: Words, outputs: Any, batch: Batch) -> list[Row]:
+    """Turn the logits into probabilities in place."""
+    outputs["logits"].copy_(outputs["logits"].softmax(-1))
+    return Words.decode(self, outputs, batch)
+
+
+class Forgetful(Words):
+    """It travels without what it learned."""
+
+    start = 0
+
+    def __reduce__(self) -> Any:
+        return Words, ()
+
+    def collate(self, features: Sequence[Features]) -> Batch:
+        """Collate, with what it learned."""
+        return {**Words.collate(self, features), "start": self.start}
+
+
 class TextRows(Model):
     """Its rows hold the texts."""
 
@@ -136,6 +155,17 @@ DEFECTS = [
         "can't be pickled",
         Words,
         __init__=with_a_function,
+    ),
+    Defect("processor_travels_to_workers", Model(words=Forgetful), "makes another batch"),
+    one(
+        "rows_are_of_items", "DecodesInPlace", "decode changes the outputs", Words, decode=in_place
+    ),
+    one(
+        "rows_are_of_items",
+        "IdLast",
+        "does not begin with its id",
+        Words,
+        decode=then(Words, "decode", lambda x: [dict(reversed(y.items())) for y in x]),
     ),
     one(
         "empty_texts_are_taken",

@@ -135,5 +135,5 @@ DEFECTS = [
     Defect("builds_agree", LastTotalWins(), "built beside others"),
     Defect("builds_agree", OtherEachTime(), "built beside others"),
     Defect("draws_no_random_number", Jitter(), "draws from a global generator"),
-    Defect("the_clock_does_not_matter", ByTheClock(), "a year later"),
+    Defect("the_clock_does_not_matter", ByTheClock(), "years later"),
 ]

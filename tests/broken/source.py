@@ -123,9 +123,18 @@ class OtherEachTime(Right):
         return made
 
 
+class AddressOnly(Right):
+    """It takes no folder."""
+
+    def fetch(self, address: str) -> Any:
+        """Fetch it somewhere."""
+        return Path(address)
+
+
 FETCHED = {"address": GOOD}
 DEFECTS = [
     Defect("has_the_protocol", NoFetch(), "lacks fetch"),
+    Defect("has_the_protocol", AddressOnly(), "can't be called as fetch(address, folder)"),
     Defect("bad_addresses_are_refused", KeyErrors(), "is a KeyError; raise UserError"),
     Defect("bad_addresses_are_refused", TakesAnything(), "it raises nothing for the address"),
     Defect("refusals_name_the_address", TwoLines(), "it says 2 lines"),

@@ -225,25 +225,72 @@ class GathersTwice(Right):
         return [value, value]
 
 
+class NoRanks(Right):
+    """It knows of no rank at all."""
+
+    world_size = 0
+
+
+class AddsWeights(Right):
+    """It gives the module a buffer of its own."""
+
+    def wrap(self, module: nn.Module) -> Any:
+        """Add it."""
+        module.register_buffer("rank", torch.zeros(1))
+        return module
+
+
+class TakesOut(Right):
+    """It takes out what it sums."""
+
+    def sum(self, counts: Any) -> Any:
+        """Return the counts."""
+        return {key: counts.pop(key) for key in list(counts)}
+
+
+class ListOfSums(Right):
+    """Its sums are pairs."""
+
+    def sum(self, counts: Mapping[str, int]) -> Any:
+        """Return them."""
+        return list(counts.items())
+
+
+class Marks(Right):
+    """It marks what it passes on."""
+
+    def gather(self, value: Any) -> Any:
+        """Return a copy."""
+        before = copy.deepcopy(value)
+        if isinstance(value, dict):
+            value["rank"] = 0
+        return [before]
+
+
 DEFECTS = [
     Defect("has_the_protocol", NoGather(), "lacks gather"),
     Defect("has_the_protocol", DeviceByName(), "'device' is a str, no torch.device"),
     Defect("its_rank_is_one_of_the_ranks", CountsFromOne(), "'rank' is 1 of 1"),
+    Defect("its_rank_is_one_of_the_ranks", NoRanks(), "'world_size' is 0; this process is one"),
     Defect("its_rank_is_one_of_the_ranks", RankAsText(), "no whole number"),
     Defect("its_rank_is_one_of_the_ranks", OtherRankEachTime(), "built again"),
     Defect("wrap_moves_to_the_device", LeavesItWhereItWas(), "is on cpu, not on meta"),
     Defect("wrap_moves_to_the_device", JustAFunction(), "wrap returns a method, no module"),
     Defect("wrap_keeps_the_values", Initialises(), "wrap changes 'layer.weight'"),
+    Defect("wrap_keeps_the_values", AddsWeights(), "wrap makes the weights"),
     Defect("wrap_keeps_the_values", Freezes(), "wrap freezes 'layer.weight'"),
     Defect("wrap_keeps_what_it_computes", TrainsACopy(), "no gradient reaches 'layer.weight'"),
     Defect("wrap_keeps_what_it_computes", Halves(), "the gradient of 'layer.weight'"),
     Defect("wrap_keeps_what_it_computes", Rounds(), "gives other outputs"),
     Defect("modes_reach_the_module", AlwaysTrains(), "eval() of the wrapped module"),
     Defect("sum_keeps_the_keys", SameDict(), "return a new dict"),
+    Defect("sum_keeps_the_keys", TakesOut(), "sum changes what it is given: {}"),
+    Defect("sum_keeps_the_keys", ListOfSums(), "sum returns a list, no dict"),
     Defect("sum_keeps_the_keys", FloatSums(), "no whole numbers"),
     Defect("sum_keeps_the_keys", DropsZeros(), "sum returns ['', 'x'] of ['', 'x', 'y']"),
     Defect("sum_keeps_the_keys", SmallSums(), "the sum over one rank is"),
     Defect("gather_gives_all_ranks", BareValue(), "gather returns a NoneType, no list"),
+    Defect("gather_gives_all_ranks", Marks(), "gather changes what it is given"),
     Defect("gather_gives_all_ranks", GathersText(), "gather returns 'None' for this rank's None"),
     Defect("gather_gives_all_ranks", GathersTwice(), "gather returns 2 values of 1 ranks"),
 ]

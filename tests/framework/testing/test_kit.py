@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import re
 import subprocess
 import sys
 
+import broken
 import pytest
 from broken import Defect
 from support import ROOT, environment
@@ -15,8 +17,13 @@ from framework.registry import KINDS
 from framework.testing.suite import ConformanceError, Suite
 
 KITS = {kind: importlib.import_module(f"framework.testing.{kind}").SUITE for kind in KINDS}
+MODULES = [module.name for module in pkgutil.iter_modules(broken.__path__)]
 PLANTED = [
-    (kind, defect) for kind in KINDS for defect in importlib.import_module(f"broken.{kind}").DEFECTS
+    (kind, defect)
+    for kind in KINDS
+    for name in MODULES
+    if name == kind or name.startswith(f"{kind}_")
+    for defect in importlib.import_module(f"broken.{name}").DEFECTS
 ]
 
 
