@@ -14,7 +14,7 @@ import pytest
 from support import ROOT, environment, install
 
 from framework.__main__ import main
-from framework.commands._search import TABLES
+from framework.commands._experiment import TABLES
 from framework.commands.schema import schema
 from framework.config.experiment import load
 from framework.errors import ExperimentError

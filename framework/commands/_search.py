@@ -75,7 +75,7 @@ class Choices:
     choices: list[Any] = option(help="the values", validator=min_len(1))
 
 
-def _check(structurer: Structurer) -> None:
+def check(structurer: Structurer) -> None:
     """Check the table once the rest of the experiment is structured."""
     # with a list of its own of what is used: a choice is no part of the experiment
     scratch = attrs.evolve(structurer, used=[])
@@ -87,10 +87,6 @@ def _check(structurer: Structurer) -> None:
     for key, spec in space.items() if isinstance(space, dict) else ():
         if isinstance(spec, dict):
             _line(scratch, key.split("."), spec, ("search", "space", key))
-
-
-TABLES = {"search": _check}
-"""Tables of an experiment that belong to commands, and how they are checked."""
 
 
 def _line(structurer: Structurer, keys: list[str], spec: dict[str, Any], at: Keys) -> None:

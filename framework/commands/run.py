@@ -6,11 +6,8 @@ import argparse
 import json
 import os
 import time
-from pathlib import Path
 
-from framework.commands import tables, terminal
-from framework.commands._search import TABLES
-from framework.config import experiment as config
+from framework.commands import _experiment, tables, terminal
 from framework.run import run
 
 EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set loss=cross_entropy"
@@ -18,14 +15,7 @@ EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set lo
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("experiment", type=Path, help="the TOML file")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one value of it, as in loss.gamma=3; may be repeated",
-    )
+    _experiment.arguments(parser)
     parser.add_argument("--json", action="store_true", help="print result.json at the end")
 
 
@@ -33,7 +23,7 @@ def execute(options: argparse.Namespace) -> int:
     """Run it; prints the folder and the metrics of the test split."""
     begun = time.time()
     terminal.show_log()
-    experiment = config.load(options.experiment, options.set, tables=TABLES, inputs=True)
+    experiment = _experiment.loaded(options, inputs=True)
     code, folder = run(experiment, begun, tables.writer)
     text = (folder / "result.json").read_text(encoding="utf-8")
     if options.json:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
-from framework.commands._search import TABLES
-from framework.config import experiment as config
+from framework.commands import _experiment
 from framework.config.experiment import Experiment
 from framework.hooks import NAMES, Hooks
 
@@ -17,14 +15,7 @@ EXAMPLE = "example: python -m framework validate experiments/focal_bert.toml --o
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    parser.add_argument("experiment", type=Path, help="the TOML file")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change one value of it, as in loss.gamma=3; may be repeated",
-    )
+    _experiment.arguments(parser)
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--show", action="store_true", help="print it with every default")
     shown.add_argument(
@@ -38,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Check it; every mistake is told, and the exit code is 2 if there is one."""
-    experiment = config.load(options.experiment, options.set, tables=TABLES)
+    experiment = _experiment.loaded(options)
     if options.json:
         print(json.dumps({"problems": []}, indent=1))
     elif options.show or options.origin:
