@@ -198,6 +198,10 @@ ALONE = {
         "scheduler.warmup = 2.5",
         "5:20: 'warmup' must be a fraction from 0 to below 1, or whole steps",
     ),
+    "a table that stands twice": (
+        "[trainer]\nepochs = 1\n[trainer]\nsteps = 1",
+        "7:9: Cannot declare 'trainer' twice",
+    ),
     "a key that stands twice": ("loss.use = 'focal'", "5:19: Cannot overwrite a value"),
     "a name that stands twice": (
         "metrics.g = { use = 'by_group', key = 'k', metrics = ['f1', 'f1'] }",
@@ -338,7 +342,7 @@ def test_a_broken_parent_causes_no_false_report(
     heads = [line for line in capsys.readouterr().err.splitlines() if line[0] != " "]
     assert heads == [
         "x.toml:23:6: 'lr': expected a number, found the text 'x'",
-        "broken.toml:3:9: Cannot declare ('metrics',) twice",
+        "broken.toml:3:9: Cannot declare 'metrics' twice",
     ]
 
 

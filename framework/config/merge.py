@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -173,7 +174,9 @@ def _parse(text: str, origin: Origin) -> Draft:
         found = positions(text)
     except tomli.TOMLDecodeError as error:
         at = Position(error.lineno, error.colno, error.lineno, error.colno)
-        problem = attrs.evolve(origin, at=at).problem(error.msg, at_value=True)
+        # it writes a key as Python's tuple of its parts
+        said = re.sub(r",?[()]", "", error.msg)
+        problem = attrs.evolve(origin, at=at).problem(said, at_value=True)
     except RecursionError:
         problem = Problem("nested too deeply", origin.file)
     except ValueError:  # Python's own limit
