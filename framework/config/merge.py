@@ -68,10 +68,9 @@ class Draft:
     def problem(self, path: Keys, message: str, *, at_value: bool = True) -> Problem:
         """Report a mistake at a path; what was written nowhere is reported at its table."""
         origin = self.origin(path)
-        written = path in self.origins
-        return (
-            origin.problem(message, at_value=at_value and written) if origin else Problem(message)
-        )
+        if not origin:
+            return Problem(message, self.file)
+        return origin.problem(message, at_value=at_value and path in self.origins)
 
     def folder(self, path: Keys) -> Path:
         """Return the folder that a relative path written at this place starts from."""

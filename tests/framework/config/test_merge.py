@@ -323,9 +323,9 @@ def test_a_problem_of_an_argument_names_the_argument() -> None:
     )
 
 
-def test_a_problem_of_nothing_written_has_no_place() -> None:
-    """What stands in no file is told without a place."""
-    assert str(merged("").problem(("loss",), "missing")) == "missing"
+def test_a_problem_of_nothing_written_names_the_file() -> None:
+    """What is written nowhere is told of the file, without a line."""
+    assert str(merged("").problem(("loss",), "missing")) == "x.toml: missing"
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u0085", "\u2029"])

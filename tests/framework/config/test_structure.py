@@ -568,7 +568,7 @@ def test_a_missing_component_is_told(missing: str) -> None:
     """What no file names is told with the key to write."""
     rest = [f'{key} = "leaf"' for key in ("dataset", "model", "loss") if key != missing]
     assert told("", base="\n".join(rest)) == [
-        f"the experiment names no {missing}; write {missing} = …"
+        f"x.toml: the experiment names no {missing}; write {missing} = …"
     ]
 
 
