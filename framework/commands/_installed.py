@@ -48,7 +48,7 @@ def look(offer: Offer) -> tuple[str, str]:
     """
     try:
         module, name = offer.entry.module, offer.entry.attr or ""
-    except AttributeError:
+    except (AttributeError, ValueError):  # of the two libraries that may have found it
         name = ""
     if not name:
         return "", f"its entry point '{offer.entry.value}' is not 'module:class'"
