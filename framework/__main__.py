@@ -2,65 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import os
 import sys
-import traceback
-from collections.abc import Mapping, Sequence
 
-from framework import __version__
-from framework.commands.terminal import tell
-from framework.errors import RunError, UserError
+from framework.commands.main import COMMANDS, main
 
-COMMANDS: Mapping[str, str] = {
-    "run": "train an experiment and test it",
-    "validate": "check an experiment without running it",
-    "plugins": "list the plugins that are installed",
-    "schema": "write the JSON Schema of an experiment, for editors",
-    "new-plugin": "write a package with a plugin of your own",
-    "evaluate": "evaluate a trained model on a split of its dataset",
-    "predict": "predict the records of a file with a trained model",
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code: 0 done, 1 failed, 2 a mistake of the user's."""
-    parser = argparse.ArgumentParser(
-        prog="python -m framework",
-        description="Train NLP models from composable parts, named in one TOML file.",
-        epilog="example: python -m framework run experiments/tiny_bert.toml",
-    )
-    parser.add_argument("--version", action="version", version=f"composable-nlp {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND [ARGUMENTS]", required=True)
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    named = next((word for word in words if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        if name == named:
-            # only the command that was asked for is imported: `--help` stays instant
-            module = importlib.import_module(f"framework.commands.{name.replace('-', '_')}")
-            command.epilog = module.EXAMPLE
-            module.arguments(command)
-            command.set_defaults(execute=module.execute)
-    options = parser.parse_args(words)
-    try:
-        code: int = options.execute(options)
-        sys.stdout.flush()
-    except (UserError, RunError) as error:
-        if error.__cause__ is not None and isinstance(error, RunError):
-            traceback.print_exception(error.__cause__)
-        tell(error, as_json=getattr(options, "json", False))
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # the reader has left, and at exit Python must not try to tell it more
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return code
-
+__all__ = ["COMMANDS", "main"]
 
 if __name__ == "__main__":
     sys.exit(main())

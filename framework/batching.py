@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import signal
+import threading
+from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -19,6 +21,9 @@ BLUR = 0.2
 
 Window: TypeAlias = "list[NDArray[np.int64]]"
 """The micro-batches of one step, as indices of records."""
+
+Windows: TypeAlias = "Generator[list[dict[str, Any]]]"
+"""Collated windows; to be closed, so that worker processes end."""
 
 
 def plan(
@@ -67,33 +72,42 @@ class Feed:
     seed: int = 0
     workers: int = 0
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[list[dict[str, Any]]]:
+    def epoch(self, epoch: int, start: int = 0) -> Windows:
         """Yield the windows of a training epoch, from step `start` on."""
         lengths = [item["length"] for item in self.features]
         steps = plan(lengths, self.batch_size, self.micro_batch, self.seed, epoch)
         return self._load(steps[start:], epoch)
 
-    def whole(self) -> Iterator[list[dict[str, Any]]]:
+    def whole(self) -> Windows:
         """Yield every record once, in order, a batch a window."""
         return self._load(in_order(len(self.features), self.batch_size, self.micro_batch), None)
 
-    def _load(self, steps: list[Window], epoch: int | None) -> Iterator[list[dict[str, Any]]]:
+    def _load(self, steps: list[Window], epoch: int | None) -> Windows:
         windows = _Windows(self, steps, epoch)
-        if not self.workers:
-            return (windows[index] for index in range(len(steps)))
-        import torch.utils.data
+        source: Iterator[Any] = (windows[index] for index in range(len(steps)))
+        if self.workers:
+            import torch.utils.data
 
-        # its own generator: the number of workers must not move the global random stream
-        generator = torch.Generator().manual_seed(self.seed)
-        return iter(
-            torch.utils.data.DataLoader(
+            loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
                 collate_fn=_as_it_is,
                 num_workers=self.workers,
-                generator=generator,
+                # its own: the number of workers must not move the global random stream
+                generator=torch.Generator().manual_seed(self.seed),
             )
-        )
+            # they inherit it: what is sent to the whole group ends the training process alone
+            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+            source = iter(loader)
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            if threading.current_thread() is threading.main_thread():
+                # torch's handler raises anywhere; the loader finds its dead workers by itself
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        try:
+            yield from source
+        finally:
+            # workers are deaf to signals, and a traceback may hold their loader
+            getattr(source, "_shutdown_workers", lambda: None)()
 
 
 def _as_it_is(window: list[dict[str, Any]]) -> list[dict[str, Any]]:

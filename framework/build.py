@@ -15,14 +15,14 @@ import numpy as np
 
 from framework import protocols
 from framework.batching import Feed
-from framework.checkpoint import ModelFiles
+from framework.checkpoint import Keeper, ModelFiles
 from framework.config.experiment import Experiment
 from framework.config.structure import Part
 from framework.errors import ExperimentError, UserError, located, nearest
 from framework.hooks import Hooks
 from framework.protocols import LiveLoss, LiveMetric, LiveModel, Record, Splits, Training
 from framework.state import State
-from framework.step import Forward, Update
+from framework.step import Forward, Recent, Update
 from framework.trainer import Sink, Trainer
 
 CHUNK = 1024
@@ -93,7 +93,9 @@ def prepare(training: Training, seed: int) -> None:
     torch.manual_seed(seed)
     if training.threads:
         torch.set_num_threads(training.threads)
-    torch.use_deterministic_algorithms(training.deterministic)
+    if training.deterministic != torch.are_deterministic_algorithms_enabled():
+        # even to leave it as it is, it imports the whole compiler
+        torch.use_deterministic_algorithms(training.deterministic)
     torch.backends.cudnn.benchmark = False
 
 
@@ -116,10 +118,14 @@ def trainer(
     folder: Path,
     rows: Callable[[str], AbstractContextManager[Sink]],
     *,
+    text: str = "",
     assets: Path | None = None,
     only: str | None = None,
 ) -> Trainer:
-    """Build everything that trains, or evaluates the split `only`; nothing is written."""
+    """Build everything that trains, or evaluates the split `only`; nothing is written.
+
+    `text` is the resolved experiment, for what stands beside saved weights.
+    """
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
     loss = _loss(experiment, info)
@@ -139,37 +145,48 @@ def trainer(
         folder=folder,
         name=experiment.name,
         model=model,
+        optimizer=optimizer,
+        schedule=_live(experiment.scheduler, total),
+        training=training,
         epochs=math.ceil(total / steps),
         steps_per_epoch=steps,
         total_steps=total,
         items_per_epoch=items,
+        micro_batch=training.micro_batch,
     )
-    return Trainer(
+    return assembled(
+        ModelFiles(splits.info, text),
         state=state,
-        training=training,
-        update=Update(
-            forward=run,
-            loss=loss,
-            optimizer=optimizer,
-            factor=_live(experiment.scheduler, total),
-            max_norm=training.max_grad_norm,
-        ),
+        update=Update(run, loss, optimizer, state.schedule, training.max_grad_norm),
         hooks=hooks,
         feeds=feeds,
         metrics=metrics(experiment, splits.info),
         rows=rows,
-        model_files=ModelFiles(splits.info, experiment.toml()),
     )
+
+
+def assembled(
+    files: ModelFiles, *, state: State, update: Update, hooks: Hooks, **rest: Any
+) -> Trainer:
+    """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""
+    recent = Recent(update.forward.strategy.device)
+    live: dict[str, Any] = {"optimizer": update.optimizer, "precision": update.forward.precision}
+    live |= {"hooks": hooks, "recent": recent}
+    keeper = Keeper(live, files, lambda path: hooks.call.save_end(state=state, folder=path))
+    return Trainer(state=state, update=update, hooks=hooks, keeper=keeper, recent=recent, **rest)
 
 
 def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
     """Build the loss; `UserError` where micro-batches would change it."""
     training = experiment.trainer
     loss: LiveLoss = _live(experiment.loss, info)
-    if loss.coupled and 0 < training.micro_batch < training.batch_size:
-        at = ("trainer", "micro_batch")
-        message = "this loss is coupled within a batch: micro_batch would change it; remove it"
-        raise ExperimentError([experiment.draft.problem(at, message)])
+    cuts = {
+        "micro_batch": 0 < training.micro_batch < training.batch_size,
+        "on_oom": training.on_oom == "split",
+    }
+    for key in (key for key, cut in cuts.items() if cut and loss.coupled):
+        message = f"this loss is coupled within a batch: {key} would change it; remove it"
+        raise ExperimentError([experiment.draft.problem(("trainer", key), message)])
     return loss
 
 

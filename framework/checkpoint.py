@@ -1,13 +1,21 @@
-"""Checkpoints: all that must survive, written whole or not at all, and verified when read."""
+"""Checkpoints: all that must survive, written whole or not at all, and verified when read.
+
+A checkpoint is a folder `step-N`: `model/` with the weights in safetensors and all that loading
+the model alone needs, `state.safetensors` with the other tensors, `state.pt` with everything else
+in a form that `torch.load` reads with `weights_only`, and a manifest of sizes and hashes, written
+last. No pickle is ever executed.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import random
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +23,21 @@ import attrs
 import numpy as np
 
 from framework.errors import RunError, UserError
+from framework.image import Image, code
+from framework.protocols import LiveModel
 from framework.state import State
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MANIFEST = "manifest.json"
+WEIGHTS = Path("model", "model.safetensors")
+COUNTERS = "counters.json"
+"""For those who read a checkpoint without loading it, as what deletes old ones."""
+STATE = "state.pt"
+TENSORS = "state.safetensors"
+_BITS = 1000
+_log = logging.getLogger("framework")
 
 
 @attrs.frozen
@@ -33,37 +50,119 @@ class ModelFiles:
     """The resolved experiment, in TOML."""
 
 
-def write(state: State, live: Mapping[str, Any], files: ModelFiles) -> Path:
-    """Write a checkpoint of the running step; the folder, `checkpoints/step-N`.
+@attrs.define
+class Keeper:
+    """Writes a run's checkpoints in the background, one at a time, and takes them up again."""
 
-    `live` holds objects with `state_dict` by name (optimizer, precision, callbacks). The folder
-    `model` inside can be loaded alone. Raises `RunError` where the disk refuses.
+    live: Mapping[str, Any]
+    """What a checkpoint keeps the states of, by name."""
+    files: ModelFiles
+    told: Callable[[Path], object]
+    """Called with each folder that is whole, in the thread of training."""
+    pool: ThreadPoolExecutor = attrs.field(factory=lambda: ThreadPoolExecutor(1), repr=False)
+    writing: Future[Path] | None = None
+    randomness: Mapping[str, Any] | None = None
+    images: Mapping[str, Image] = attrs.field(
+        factory=lambda: {str(WEIGHTS): Image(), TENSORS: Image()}, repr=False
+    )
+
+    def save(self, state: State, tags: Sequence[str]) -> None:
+        """Copy all that must survive and begin to write it; `RunError` if the last one failed."""
+        if self.writing and self.writing.done():
+            self.writing.result()
+        if not tags:
+            return
+        self.wait()
+        states = {name: item.state_dict() for name, item in self.live.items()}
+        states |= {"counters": state.counters(), "random": _randomness()}
+        target = state.folder / "checkpoints" / f"step-{state.step}"
+        found: dict[Any, tuple[Any, Tensor]] = {}
+        states = walked(states, lambda *thing: _plain(found, *thing), "the state")
+        fit = {str(at): tensor for at, tensor in found.values() if isinstance(at, int)}
+        self.images[TENSORS].fill(fit)
+        self.images[str(WEIGHTS)].fill(distinct(state.model.module))
+        given = states, self.images, state.model, self.files, tags
+        self.writing = self.pool.submit(write, target, *given)
+
+    def wait(self) -> None:
+        """Wait for the checkpoint that is being written, and tell of it."""
+        if self.writing:
+            writing, self.writing = self.writing, None
+            self.told(writing.result())
+
+    def resume(self, state: State, folder: Path, saved: Mapping[str, Any]) -> None:
+        """Take up the states of a checkpoint; `UserError` where it doesn't fit."""
+        load_weights(state.model.module, folder / WEIGHTS)
+        try:
+            for name, item in self.live.items():
+                item.load_state_dict(saved[name])
+            state.restore(saved["counters"])
+            self.randomness, planned = saved["random"], saved["counters"]["total_steps"]
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{folder}: doesn't fit this experiment ({error})") from error
+        if state.total_steps < planned:
+            told = f"{state.total_steps} steps are fewer than the {planned} that it was to take"
+            raise UserError(f"{folder}: {told}; it can only go on with as many or more")
+        if state.total_steps > planned and not getattr(state.schedule, "steady", False):
+            _log.warning("%s: its schedule is now that of %s steps", folder, state.total_steps)
+        # the process may have died before it set them
+        link(folder, "last")
+        if state.best:
+            link(folder.with_name(f"step-{state.best.step}"), "best")
+
+    def whole(self, work: Callable[[], Any]) -> Any:
+        """Do something; where nothing came of it, no random number has been drawn for it."""
+        before = _randomness()
+        found = work()
+        if not found:
+            _set_randomness(before)
+        return found
+
+    def go_on(self) -> None:
+        """Put the random generators back, once nothing but training draws from them."""
+        if self.randomness:
+            _set_randomness(self.randomness)
+
+
+def write(
+    target: Path,
+    states: Mapping[str, Any],
+    images: Mapping[str, Image],
+    model: LiveModel,
+    files: ModelFiles,
+    tags: Sequence[str],
+) -> Path:
+    """Write copies of all that must survive as a checkpoint; its folder, linked under the tags.
+
+    The folder `model` inside can be loaded alone. Raises `RunError` where the disk refuses.
     """
     import torch
-    from safetensors import SafetensorError
 
-    root = state.folder / "checkpoints"
-    target = root / f"step-{state.step}"
-    if target.exists():
-        return target
-    part = root / f".step-{state.step}.part"
+    root, part = target.parent, target.with_name(f".{target.name}.part")
     try:
+        if not target.exists():
+            shutil.rmtree(part, ignore_errors=True)
+            inside = part / WEIGHTS.parent
+            inside.mkdir(parents=True)
+            model.save_assets(inside)
+            hashes = {name: image.write(part / name) for name, image in images.items()}
+            info = json.dumps(files.info, indent=1) + "\n"
+            (inside / "info.json").write_text(info, encoding="utf-8")
+            (inside / "experiment.toml").write_text(files.experiment, encoding="utf-8")
+            counters = json.dumps(states["counters"], indent=1) + "\n"
+            (part / COUNTERS).write_text(counters, encoding="utf-8")
+            torch.save(states, part / STATE)
+            _seal(part, hashes)
+            part.rename(target)
+        for tag in tags:
+            link(target, tag)
+        for folder in (root, *target.parents[1:3]):
+            _sync(folder)
+    except (OSError, RuntimeError) as error:
+        # what was written of it may be what fills the disk
         shutil.rmtree(part, ignore_errors=True)
-        model = part / "model"
-        model.mkdir(parents=True)
-        save_weights(state.model.module, model / "model.safetensors")
-        state.model.save_assets(model)
-        (model / "info.json").write_text(json.dumps(files.info, indent=1) + "\n", encoding="utf-8")
-        (model / "experiment.toml").write_text(files.experiment, encoding="utf-8")
-        states = {name: item.state_dict() for name, item in live.items()}
-        torch.save(states | {"counters": state.counters()}, part / "state.pt")
-        torch.save(_randomness(), part / "random.pt")
-        _seal(part)
-        part.rename(target)
-        _sync(root)
-    except (OSError, SafetensorError, RuntimeError) as error:
         # the libraries word a disk's refusal as errors of their own
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        reason = getattr(error, "strerror", None) or _line(error)
         raise RunError(f"{target}: can't write the checkpoint ({reason})") from None
     return target
 
@@ -76,56 +175,105 @@ def link(target: Path, tag: str) -> None:
     fresh.replace(target.parent / tag)
 
 
-def prune(root: Path, keep: int) -> None:
-    """Delete the oldest checkpoints, but the newest `keep` and those under a link."""
-    steps = sorted(root.glob("step-*"), key=lambda path: int(path.name.partition("-")[2]))
-    linked = {path.resolve() for path in root.iterdir() if path.is_symlink()}
-    for path in steps[:-keep]:
-        if path.resolve() not in linked:
-            shutil.rmtree(path)
+def verify(folder: Path, inside: str = "") -> None:
+    """Raise `UserError` unless the files of the manifest, and no others, are there unchanged.
 
-
-def verify(folder: Path) -> None:
-    """Raise `UserError` unless every file is there with the hash the manifest gives."""
+    Of those `inside` a folder of it alone, where it is given.
+    """
     manifest = folder / MANIFEST
-    if not manifest.is_file():
+    if manifest.is_symlink() or not manifest.exists():
         raise UserError(f"{folder}: no checkpoint is here, or it was never finished")
     try:
         entries = json.loads(manifest.read_text(encoding="utf-8"))
-        wanted = {
-            folder / name: (entry["size"], entry["sha256"]) for name, entry in entries.items()
-        }
-    except (ValueError, LookupError, TypeError, AttributeError):
+        wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{manifest}: unreadable; this checkpoint is damaged") from None
-    for file, (size, sha256) in wanted.items():
-        if not file.is_file() or file.stat().st_size != size:
-            raise UserError(f"{file}: missing or cut short; this checkpoint is damaged")
-        if digest(file) != sha256:
-            raise UserError(f"{file}: its bytes changed; this checkpoint is damaged")
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
+    there = {str(path.relative_to(folder)): path for path in paths if path != manifest}
+    for name in {**wanted, **there}:
+        reason = name.startswith(inside) and _wrong(name, there.get(name), wanted.get(name))
+        if reason:
+            raise UserError(f"{folder}: damaged, {name}: {reason}")
 
 
-def save_weights(module: nn.Module, file: Path) -> None:
-    """Write a module's weights as safetensors; tensors that are shared are written once."""
-    import safetensors.torch
+def _wrong(name: str, path: Path | None, entry: tuple[int, str] | None) -> str:
+    """Say what is wrong with one file of a checkpoint, or nothing; a link isn't followed."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        return "leads out of the checkpoint"
+    if path is None or path.is_symlink() or entry is None:
+        return "missing" if path is None else "a link, or unknown to its manifest"
+    size, sha256 = entry
+    try:
+        same = path.stat().st_size == size and digest(path) == sha256
+    except OSError as error:
+        return f"can't be read ({error.strerror})"
+    return "" if same else "its bytes changed"
 
-    safetensors.torch.save_model(module, str(file), metadata={"format": "pt"})
+
+def distinct(module: nn.Module) -> dict[str, Tensor]:
+    """Return a module's weights, of those that are the same tensor the first."""
+    weights = reversed(module.state_dict().items())
+    return dict({_same(tensor): (name, tensor) for name, tensor in weights}.values())
+
+
+def _same(tensor: Tensor) -> Any:
+    """Return what is equal for tensors that are one and the same memory."""
+    if not tensor.numel() or str(tensor.layout) != "torch.strided":
+        return id(tensor)
+    return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
 
 def load_weights(module: nn.Module, file: Path) -> None:
-    """Read weights that `save_weights` wrote; `UserError` where they don't fit the module."""
+    """Read weights from safetensors; `UserError` where they don't fit the module."""
     import safetensors.torch
 
     try:
-        safetensors.torch.load_model(module, str(file), strict=True)
+        found, state = safetensors.torch.load_file(file), module.state_dict()
+        names = {_same(tensor): name for name, tensor in state.items() if name in found}
+        shared = {name: found[names[_same(t)]] for name, t in state.items() if _same(t) in names}
+        module.load_state_dict({**found, **shared}, strict=True)
     except (OSError, RuntimeError, safetensors.SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: these weights can't be read into the model ({reason})") from None
+        told = f"these weights can't be read into the model ({_line(error)})"
+        raise UserError(f"{file}: {told}") from None
 
 
 def digest(file: Path) -> str:
     """SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def walked(value: Any, leaf: Callable[[Any, str], Any], where: str = "") -> Any:
+    """Return a state with `leaf` of each thing in it, which is also told `where` that stands."""
+    if isinstance(value, Mapping):
+        pairs = value.items()
+        return {walked(k, leaf, where): walked(v, leaf, f"{where}, {k!r}") for k, v in pairs}
+    if type(value) in (list, tuple):
+        return type(value)(walked(item, leaf, where) for item in value)
+    return leaf(value, where)
+
+
+def _plain(found: dict[Any, tuple[Any, Tensor]], value: Any, where: str) -> Any:
+    """Take a tensor out of a state: a `Size` in its place is its number in what was `found`.
+
+    One that safetensors can't hold as it is stays as a copy, found with its original, which keeps
+    the memory that tells them apart from being used again.
+    Shared tensors stay shared. Raises `RunError` for what `torch.load` would refuse to read back.
+    """
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        if value.layout is not torch.strided or not value.is_contiguous() or not code(value.dtype):
+            copy = value.detach().to("cpu", copy=True)
+            return found.setdefault(_same(value), (value, copy))[1]
+        return torch.Size(found.setdefault(_same(value), (len(found), value))[:1])
+    value = value.item() if isinstance(value, np.generic) else value
+    # beyond so many bits it is written in a form that isn't read
+    small = type(value) is int and value.bit_length() < _BITS
+    if value is None or small or type(value) in (bool, float, str):
+        return value
+    holds = "may hold numbers, text, tensors, lists and dicts"
+    raise RunError(f"{where} holds a {type(value).__name__}; what a checkpoint keeps {holds}")
 
 
 def _randomness() -> dict[str, Any]:
@@ -143,18 +291,35 @@ def _randomness() -> dict[str, Any]:
     }
 
 
-def _seal(part: Path) -> None:
+def _set_randomness(saved: Mapping[str, Any]) -> None:
+    import torch
+
+    torch.set_rng_state(saved["torch"])
+    if saved["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(saved["cuda"])
+    name, keys, *rest = saved["numpy"]
+    np.random.set_state((name, keys.numpy(), *rest))  # noqa: NPY002 - what third parties draw from
+    version, internal, gauss_next = saved["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+
+
+def _seal(part: Path, known: Mapping[str, str]) -> None:
     """Flush every file to the disk, then write the manifest of their hashes last."""
-    files = sorted(path for path in part.rglob("*") if path.is_file())
     entries = {}
-    for file in files:
+    for file in sorted(part.rglob("*")):
         _sync(file)
+        if file.is_dir():
+            continue
         name = str(file.relative_to(part))
-        entries[name] = {"size": file.stat().st_size, "sha256": digest(file)}
+        entries[name] = {"size": file.stat().st_size, "sha256": known.get(name) or digest(file)}
     manifest = part / MANIFEST
     manifest.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     _sync(manifest)
     _sync(part)
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _sync(path: Path) -> None:

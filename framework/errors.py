@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import inspect
+import sys
 import traceback
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -46,24 +45,14 @@ class Problem:
         """The place as `file:line:column`."""
         return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
 
-    def text(self, *, colour: bool = False) -> str:
-        """Render as one line, followed by the source line and its caret where there is one."""
-        bold, red, plain = ("\x1b[1m", "\x1b[1;31m", "\x1b[0m") if colour else ("", "", "")
-        message, source = (
-            "".join(c if c.isprintable() else " " for c in text)
-            for text in (self.message, self.source)
-        )
-        lines = [f"{bold}{self.where}:{plain} {message}" if self.where else message]
-        if self.line:
-            # a wide character takes two cells of a terminal, and so must what stands below it
-            wide = (unicodedata.east_asian_width(c) in "WF" for c in source[: self.column - 1])
-            indent = "".join("\u3000" if two else " " for two in wide)
-            lines += [f"    {source}", f"    {indent}{red}^{plain}"]
-        return "\n".join([*lines, *(f"    extended by {place}" for place in self.via)])
-
     def __str__(self) -> str:
-        """Render without colour."""
-        return self.text()
+        """Return the place and the mistake."""
+        return printable(f"{self.where}: {self.message}" if self.where else self.message)
+
+
+def printable(words: str) -> str:
+    """Return a text with a blank in place of whatever could move the cursor or end a line."""
+    return "".join(c if c.isprintable() else " " for c in words)
 
 
 class ExperimentError(UserError):
@@ -93,10 +82,7 @@ def listing(words: Iterable[str]) -> str:
 
 def located(cls: type[object]) -> str:
     """Return a class's full name and the file that defines it, as errors of plugins name it."""
-    try:
-        file = inspect.getsourcefile(cls)
-    except TypeError:
-        file = None
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     return f"{cls.__module__}.{cls.__qualname__}" + (f" in {file}" if file else "")
 
 

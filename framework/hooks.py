@@ -8,8 +8,8 @@
             evaluate_start
             evaluate_end
             log
-            save_end
         epoch_end
+        save_end
         evaluate_start
         evaluate_end
         log
@@ -17,9 +17,11 @@
 
 Reading it: a run is epochs of steps. `log` follows a step every `log_every` steps and every
 evaluation; the first `evaluate_…` pair stands for the validation split, once an epoch or every
-`eval_every` steps; `save_end` follows a step whose checkpoint a hook asked for; the last pair is
-the test split, with the best weights back in place. `run_end` comes in every case, also after
-an error. A hook takes only the arguments that it uses.
+`eval_every` steps; the last pair is the test split, with the best weights back in place.
+Checkpoints that hooks ask for are written while training goes on: `save_end` tells of one before
+the next is begun, and when training ends. `run_end` comes in every case, also after an error. A
+resumed run begins with `run_start` and goes on where its checkpoint stood: a callback with a
+state has it back by then. A hook takes only the arguments that it uses.
 """
 
 from __future__ import annotations
@@ -30,13 +32,16 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pluggy
 
 from framework.errors import RunError, UserError, fault, listing, located, nearest
 from framework.state import State
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 hookspec = pluggy.HookspecMarker("framework")
 hookimpl = pluggy.HookimplMarker("framework")
@@ -59,8 +64,18 @@ class Specs:
         """The micro-batches of an optimizer step are collated, on the host."""
 
     @hookspec
-    def step_end(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:
-        """The optimizer has stepped and the counters moved."""
+    def step_end(
+        self,
+        state: State,
+        window: Sequence[Mapping[str, Any]],
+        loss: Mapping[str, Tensor],
+        norm: Tensor,
+    ) -> None:
+        """The counters have moved, and the optimizer too unless `state.missed` says why not.
+
+        `loss` holds the means of the loss's parts, `norm` is the gradient's; reading them waits
+        for the device.
+        """
 
     @hookspec
     def log(self, state: State, point: Mapping[str, Any]) -> None:
@@ -75,12 +90,12 @@ class Specs:
         """An evaluation of a split ended; names are without the split."""
 
     @hookspec
-    def save_end(self, state: State, folder: Path) -> None:
-        """A checkpoint was written, whole and linked under its tags."""
-
-    @hookspec
     def epoch_end(self, state: State) -> None:
         """An epoch ended, its evaluation included."""
+
+    @hookspec
+    def save_end(self, state: State, folder: Path) -> None:
+        """A checkpoint is whole and linked under its tags; it was written in the background."""
 
     @hookspec
     def run_end(self, state: State) -> None:
@@ -123,7 +138,14 @@ class Hooks:
     def state_dict(self) -> dict[str, Any]:
         """States of the callbacks that have one, by label."""
         saved = {k: live for k, live in self.callbacks.items() if hasattr(live, "state_dict")}
-        return {label: live.state_dict() for label, live in saved.items()}
+        states = {k: self._guard(k, live, live.state_dict)() for k, live in saved.items()}
+        return {label: state for label, state in states.items() if state is not None}
+
+    def load_state_dict(self, states: Mapping[str, Any]) -> None:
+        """Give callbacks their states back; one that joined since has none."""
+        for label, live in self.callbacks.items():
+            if label in states and hasattr(live, "load_state_dict"):
+                self._guard(label, live, live.load_state_dict)(states[label])
 
     def _guarded(self, label: str, live: object) -> SimpleNamespace:
         """Return the callback's hooks, wrapped so that an error names the callback."""
@@ -151,22 +173,22 @@ class Hooks:
                 wrong = f"'{name}' must be plain: no default, no setting of @hookimpl, not async"
             if wrong:
                 raise UserError(f"{where}: {wrong}")
-            hooks[name] = self._guard(label, type(live), method, sink=getattr(live, "sink", False))
+            hooks[name] = self._guard(label, live, method)
         if not hooks:
             raise UserError(f"{where} implements no hook; mark its methods with @hookimpl")
         return SimpleNamespace(**hooks)
 
-    def _guard(self, label: str, cls: type[object], method: Any, *, sink: bool) -> Any:
-        where = f"callback '{label}' ({cls.__module__}.{cls.__qualname__})"
+    def _guard(self, label: str, live: object, method: Any) -> Any:
+        where = f"callback '{label}' ({type(live).__module__}.{type(live).__qualname__})"
 
         @functools.wraps(method)
-        def call(*args: Any) -> None:
+        def call(*args: Any) -> Any:
             if label in self.broken:
-                return
+                return None
             try:
-                method(*args)
+                return method(*args)
             except Exception as error:
-                if sink:
+                if getattr(live, "sink", False):
                     self.broken.add(label)
                     _log.warning("%s failed; the run goes on without it: %s", where, fault(error))
                 elif isinstance(error, (RunError, UserError)):

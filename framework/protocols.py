@@ -83,6 +83,12 @@ class Training:
         help="processes that collate batches; 0: the training process itself", validator=_ge(0)
     )
     threads: int = option(help="CPU threads of torch; 0: torch's own choice", validator=_ge(0))
+    on_oom: Literal["stop", "split"] = option(
+        help="out of memory: stop, or split the batch into smaller micro-batches and go on"
+    )
+    on_nonfinite: Literal["stop", "skip"] = option(
+        help="a loss or gradient that isn't finite: stop, or leave the step out and go on"
+    )
 
 
 class Labelled(NamedTuple):
@@ -185,7 +191,10 @@ class Loss(Protocol):
 
 
 class LiveOptimizer(Protocol):
-    """What is used of a `torch.optim.Optimizer`."""
+    """What is used of a `torch.optim.Optimizer`.
+
+    Where it has `register_step_pre_hook` too, its gradients can be looked at before each step.
+    """
 
     param_groups: list[dict[str, Any]]
     """Each with `lr`; an `initial_lr` beside it is what schedules start from."""
@@ -211,7 +220,7 @@ class Optimizer(Protocol):
 
 
 class LiveScheduler(Protocol):
-    """A pure function."""
+    """A pure function; `steady = True` says that it is not meant to move the rate."""
 
     def __call__(self, step: int, /) -> float:
         """Factor of the learning rate at a step; 0 is the first."""
@@ -311,7 +320,8 @@ class Callback(Protocol):
 
     It may also have: `reads` (names of metrics that must be computed), `before` and `after`
     (labels of other callbacks), `sink` (True: its failures are said once and never end a run),
-    `state_dict` and `load_state_dict`.
+    `state_dict` (numbers, text, tensors, lists and dicts of them) and `load_state_dict`, and
+    `sync(folder)`, which delivers later what a run could not and says in words what that was.
     """
 
     def build(self) -> object:

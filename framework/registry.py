@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -18,6 +16,7 @@ from framework.errors import UserError, nearest
 class Kind:
     """One kind of part: `table` is the experiment's key for it, `many` makes it labelled.
 
+    It is offered by the entry points of the group `framework.NAME`.
     With `listed`, several may also be given as a list of names, which replaces a parent's.
     """
 
@@ -28,26 +27,13 @@ class Kind:
     build: str = "build"
     """The method that its options must have."""
 
-    @property
-    def group(self) -> str:
-        """The entry-point group that offers it."""
-        return f"framework.{self.name}"
 
-
+_SINGLE = ("dataset", "model", "loss", "optimizer", "scheduler", "precision", "strategy")
 KINDS: Mapping[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        Kind("dataset", "dataset"),
-        Kind("model", "model"),
-        Kind("loss", "loss"),
-        Kind("optimizer", "optimizer"),
-        Kind("scheduler", "scheduler"),
-        Kind("precision", "precision"),
-        Kind("strategy", "strategy"),
-        Kind("metric", "metrics", many=True, listed=True),
-        Kind("callback", "callbacks", many=True),
-        Kind("source", None, build="fetch"),
-    )
+    **{name: Kind(name, name) for name in _SINGLE},
+    "metric": Kind("metric", "metrics", many=True, listed=True),
+    "callback": Kind("callback", "callbacks", many=True),
+    "source": Kind("source", None, build="fetch"),
 }
 
 
@@ -73,7 +59,7 @@ class Offer:
             cls = self.entry.load()
             if attrs.has(cls):
                 attrs.resolve_types(cls, include_extras=False)
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a script that was meant to be run ends itself
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise UserError(f"{owner} can't be imported ({self.entry.value}): {reason}") from error
         if not (inspect.isclass(cls) and attrs.has(cls)):
@@ -90,7 +76,7 @@ def _scan() -> tuple[Offer, ...]:
     owners: dict[int, tuple[str, str]] = {}
     found = []
     for kind in KINDS.values():
-        for entry in every.select(group=kind.group):
+        for entry in every.select(group=f"framework.{kind.name}"):
             dist = entry.dist
             if id(dist) not in owners:
                 owners[id(dist)] = (dist.name, dist.version) if dist else ("unknown", "?")
@@ -121,9 +107,3 @@ class Registry:
             raise UserError(f"{kind} '{bare}' is offered by {owners}: write {picks}")
         names = sorted({offer.name for offer in offers})
         raise UserError(f"no {kind} is named '{name}'{nearest(bare, names, 'the choices are')}")
-
-
-def source_hash(cls: type[Any]) -> str:
-    """SHA-256 of the file that defines a class, for the run's record."""
-    file = inspect.getsourcefile(cls)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""

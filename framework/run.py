@@ -3,78 +3,134 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 import logging
-import os
-import platform
+import re
 import secrets
-import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import distributions
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import attrs
-
-from framework import build, checkpoint
+from framework import build
 from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault
 from framework.hooks import Hooks
-from framework.log import buffered
 from framework.protocols import Splits
-from framework.registry import source_hash
 from framework.state import State
+from framework.step import exhausted
 from framework.trainer import Sink, Trainer
 
 _log = logging.getLogger("framework")
 
 
-Writer = Callable[[Path], AbstractContextManager[Sink]]
+class Records(Protocol):
+    """How a run writes what programs and people read of it."""
+
+    def rows(self, file: Path) -> AbstractContextManager[Sink]:
+        """Open a file of predictions."""
+
+    def text(self, experiment: Experiment) -> str:
+        """Return the resolved experiment in TOML."""
+
+    def alone(self, folder: Path) -> AbstractContextManager[None]:
+        """Keep other processes from going on with this run; `UserError` where one does."""
+
+    def unchanged(self, folder: Path, splits: Splits) -> None:
+        """Raise `UserError` unless a run would go on with the data that it began with."""
+
+    def newest(self, folder: Path) -> tuple[Path, dict[str, Any]] | None:
+        """Read the newest checkpoint that is whole; None where there is none."""
+
+    def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
+        """Create the run folder, or take it up again; `UserError` where it can't be written."""
+
+    def result(self, state: State) -> None:
+        """Write how the run stands; a disk that refuses is told and hides no other error."""
 
 
-def run(experiment: Experiment, begun: float, writer: Writer) -> tuple[int, Path]:
+_DEAD = r"DataLoader worker \(pid|(Connection\w*|EOF)Error at connection\.py"
+"""What a loader that dies while it hands a batch over, or before, is told by."""
+_KNOWN: Mapping[str, Callable[[Exception], object]] = {
+    "out of memory; lower trainer.micro_batch, or batch_size where that is 0": exhausted,
+    "a process that loads batches was killed, often for want of memory; set trainer.workers to 0": (
+        lambda error: re.search(_DEAD, f"{error} {fault(error)}")
+    ),
+}
+"""What the machine does to a run, in words, and how its error is known."""
+
+
+def run(
+    experiment: Experiment, begun: float, records: Records, resume: Path | None = None
+) -> tuple[int, Path]:
     """Run an experiment: train, test, and write its folder; the exit code and the folder.
 
-    `begun` is when the command began; `writer` opens a file of predictions. Raises `UserError`
-    before anything is written.
+    `begun` is when the command began; `resume` is the folder of a run to go on with. Raises
+    `UserError` before anything is written.
     """
     splits = build.dataset(experiment)
     hooks = build.callbacks(experiment, splits.info)
-    folder = _folder(experiment.name)
-    with buffered() as log:
+    folder = resume or _folder(experiment.name)
+    with ExitStack() as stack:
+        found = None
+        if resume:
+            stack.enter_context(records.alone(folder))
+            records.unchanged(folder, splits)
+            found = records.newest(folder)
         trainer = build.trainer(
-            experiment, splits, hooks, folder, lambda s: writer(folder / "predictions" / f"{s}.csv")
+            experiment,
+            splits,
+            hooks,
+            folder,
+            lambda s: records.rows(folder / "predictions" / f"{s}.csv"),
+            text=records.text(experiment),
+            assets=found and found[0] / "model",
         )
         state = trainer.state
-        state.started, state.timing["start"] = begun, time.time() - begun
-        _create(experiment, splits, trainer)
-        log.attach(folder / "run.log")
-        with _signals(state) as received:
-            try:
-                _result(state)
-                hooks.call.run_start(state=state)
-                trainer.fit()
-                if state.status == "running":
-                    state.status, state.reason = "completed", "all steps were taken"
-            except BaseException as error:
-                state.status, state.reason = "failed", fault(error)
-                if isinstance(error, UserError):
-                    raise RunError(str(error)) from None
-                raise
-            finally:
-                state.timing["total"] = time.time() - begun
-                _close(state, hooks)
-    return 128 + received[0] if received else 0, folder
+        state.started = begun
+        if found:
+            trainer.keeper.resume(state, *found)
+        state.timing["start"] = state.timing.get("start", 0.0) + time.time() - begun
+        records.begin(experiment, splits, trainer, new=not resume)
+        if not resume:
+            stack.enter_context(records.alone(folder))
+        elif found:
+            _log.info("%s: going on from step %s", folder, state.step)
+        else:
+            _log.warning("%s: no whole checkpoint to go on from; starting over", folder)
+        _fit(trainer, hooks, records)
+    return state.exit_code, folder
 
 
-def _close(state: State, hooks: Hooks) -> None:
+def _fit(trainer: Trainer, hooks: Hooks, records: Records) -> None:
+    """Train and test between `run_start` and `run_end`; the result says how it ended."""
+    state = trainer.state
+    try:
+        records.result(state)
+        hooks.call.run_start(state=state)
+        trainer.fit()
+        if state.status == "failed":
+            raise RunError(state.reason)  # noqa: TRY301 - told as any other failure
+        if state.status == "running":
+            state.status, state.reason = "completed", "all steps were taken"
+    except KeyboardInterrupt:
+        state.status, state.reason = "interrupted", "interrupted from the keyboard"
+        raise
+    except Exception as error:
+        known = next((words for words, fits in _KNOWN.items() if fits(error)), None)
+        state.status, state.reason = "failed", known or fault(error)
+        if known or isinstance(error, UserError):
+            raise RunError(known or str(error)) from None
+        raise
+    finally:
+        state.timing["total"] = time.time() - state.started
+        trainer.keeper.pool.shutdown()
+        _close(state, hooks, records)
+
+
+def _close(state: State, hooks: Hooks, records: Records) -> None:
     """Write the result and end every callback; the first failure of the run is the one told."""
-    _result(state)
+    records.result(state)
     try:
         hooks.finish(state)
     except (RunError, UserError) as error:
@@ -84,117 +140,10 @@ def _close(state: State, hooks: Hooks) -> None:
         state.status, state.reason = "failed", str(error)
         raise RunError(str(error)) from error.__cause__
     finally:
-        _result(state)
+        state.closing.close()
+        records.result(state)
 
 
 def _folder(name: str) -> Path:
     now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
     return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"
-
-
-def _create(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
-    """Create the run folder with the records of what is about to run."""
-    folder = trainer.state.folder
-    try:
-        folder.mkdir(parents=True)
-        (folder / "experiment.toml").write_text(experiment.toml(), encoding="utf-8")
-        _write(folder / "environment.json", environment(experiment, splits, trainer))
-        _write(folder / "splits.json", {k: list(v) for k, v in splits.manifest.items()})
-    except OSError as error:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
-
-
-def environment(experiment: Experiment, splits: Splits, trainer: Trainer) -> dict[str, Any]:
-    """Return the record of what a run ran on and with."""
-    import torch
-
-    packages = {dist.name: dist.version for dist in distributions()}
-    plugins = [
-        attrs.asdict(part.offer, filter=lambda field, _: field.name != "entry")
-        | {"source_sha256": source_hash(type(part.options))}
-        for part in experiment.used
-    ]
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "device": str(trainer.update.forward.strategy.device),
-        "precision": trainer.update.forward.precision.name,
-        "threads": torch.get_num_threads(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
-        "plugins": plugins,
-        "git": _git(),
-        "data": {str(file): checkpoint.digest(file) for file in splits.files},
-        "info": splits.info,
-        "loss": getattr(trainer.update.loss, "facts", {}),
-    }
-
-
-def _git() -> dict[str, Any]:
-    """The commit of the current folder and whether files differ from it; empty outside git."""
-
-    def ask(*words: str) -> str:
-        return subprocess.run(  # noqa: S603 - fixed words
-            ["git", *words],  # noqa: S607 - whichever git the person uses
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
-    except (OSError, subprocess.SubprocessError):
-        return {}
-
-
-def _result(state: State) -> None:
-    """Write `result.json`, atomically; a disk that refuses is told and hides no other error."""
-    best = state.best
-    shown = {"metric": best.metric, "value": best.value, "step": best.step} if best else None
-    content = {
-        "status": state.status,
-        "reason": state.reason,
-        "epochs": state.epoch,
-        "steps": state.step,
-        "best": shown,
-        "metrics": state.metrics,
-        "timing": state.timing,
-    }
-    try:
-        _write(state.folder / "result.json", content)
-    except OSError as error:
-        _log.warning("%s: can't write result.json (%s)", state.folder, error.strerror)
-
-
-def _write(file: Path, content: Any) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    part.replace(file)
-
-
-def plain(content: Any) -> Any:
-    """Return content with what JSON has no number for (NaN, infinities) as null."""
-    return json.loads(json.dumps(content), parse_constant=lambda _: None)
-
-
-@contextmanager
-def _signals(state: State) -> Iterator[list[int]]:
-    """Turn the first SIGINT or SIGTERM into a stop request; a second one leaves at once."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def handle(number: int, _: Any) -> None:
-        if received:
-            os._exit(128 + number)
-        received.append(number)
-        os.write(2, b"\nfinishing this step, then saving; a second signal leaves at once\n")
-        state.stop(f"received {signal.Signals(number).name}", "interrupted")
-
-    try:
-        for number in before:
-            signal.signal(number, handle)
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 if TYPE_CHECKING:
-    from framework.protocols import LiveModel
+    from framework.protocols import LiveModel, LiveOptimizer, LiveScheduler, Training
 
+_KEPT = (
+    "epoch", "batch", "step", "items", "skipped", "over", "due", "micro_batch", "learning_rate",
+    "metrics", "timing", "ended",
+)  # fmt: skip
+"""Counters that a checkpoint keeps as they are."""
+
+Missed = Literal["", "loss", "gradient", "overflow"]
+"""What kept a step from being taken; `overflow` is part of a loss scale's working."""
 Status = Literal["running", "completed", "stopped_early", "interrupted", "failed"]
 
 
@@ -34,6 +42,9 @@ class State:
     folder: Path
     name: str
     model: LiveModel = attrs.field(repr=False)
+    optimizer: LiveOptimizer = attrs.field(repr=False)
+    schedule: LiveScheduler = attrs.field(repr=False)
+    training: Training
     epochs: int
     steps_per_epoch: int
     total_steps: int
@@ -49,7 +60,15 @@ class State:
     items: int = 0
     """Items trained on so far, over all ranks."""
     skipped: int = 0
-    """Steps not taken because a loss scale overflowed; the schedule doesn't move on them."""
+    """Steps that were not taken; the schedule doesn't move on them."""
+    missed: Missed = ""
+    """What was not finite, so that the last step was not taken."""
+    over: bool = False
+    """True where training has ended within an epoch, and callbacks have been told."""
+    due: bool = False
+    """True where the validation of the last step has not been done yet."""
+    micro_batch: int = 0
+    """Items per forward pass in training, as long as memory lasts; 0: the whole batch."""
     learning_rate: float = 0.0
     best: Best | None = None
     metrics: dict[str, dict[str, float]] = attrs.field(factory=dict)
@@ -58,17 +77,34 @@ class State:
     """Seconds spent, by what they were spent on."""
     started: float = attrs.field(factory=time.time)
     stopping: bool = False
+    ended: str = ""
+    """Why a callback ended training, if one did; a later interrupt doesn't undo it."""
+    exit_code: int = 0
+    """What the process returns, where an interrupt decides it."""
+    closing: ExitStack = attrs.field(factory=ExitStack, repr=False)
+    """What callbacks want undone when every one of them has ended."""
     saves: dict[str, dict[str, Any]] = attrs.field(factory=dict)
     """Requests for checkpoints that the trainer has not yet met, by tag."""
 
     def stop(self, reason: str, status: Status = "stopped_early") -> None:
-        """Request the end of training after the running step; the first reason given stays."""
-        if not self.stopping:
+        """Request the end of training after the running step; the first reason given stays.
+
+        With the status `failed` or `interrupted` the run is saved and not tested; an interrupt
+        comes over every other end.
+        """
+        if status == "interrupted" or not self.stopping:
             self.stopping, self.reason, self.status = True, reason, status
+        if status == "stopped_early":
+            self.ended = self.ended or reason
 
     def save(self, tag: str, metric: str = "", value: float = float("nan")) -> None:
         """Request a checkpoint of this step under a tag (`last`, `best`), with its reason."""
         self.saves[tag] = {"metric": metric, "value": value}
+
+    @property
+    def halted(self) -> bool:
+        """Whether the run leaves at once: it saves, and neither evaluates nor tests any more."""
+        return self.status in ("interrupted", "failed")
 
     def count(self, learning_rate: float, items: int, *, skipped: bool) -> None:
         """Count a step; the trainer's alone to call."""
@@ -77,6 +113,7 @@ class State:
         self.batch += 1
         self.items += items
         self.skipped += skipped
+        self.over = False
 
     @contextmanager
     def clock(self, name: str) -> Iterator[None]:
@@ -87,6 +124,18 @@ class State:
 
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
-        names = ("epoch", "batch", "step", "items", "skipped", "learning_rate", "metrics")
-        kept = {name: getattr(self, name) for name in names}
-        return kept | {"best": attrs.asdict(self.best) if self.best else None}
+        kept = {name: getattr(self, name) for name in _KEPT}
+        best = attrs.asdict(self.best) if self.best else None
+        elapsed = time.time() - self.started
+        return kept | {"best": best, "elapsed": elapsed, "total_steps": self.total_steps}
+
+    def restore(self, counters: Mapping[str, Any]) -> None:
+        """Take up what `counters` kept; the time in between doesn't count."""
+        for name in _KEPT:
+            setattr(self, name, counters[name])
+        cuts = self.micro_batch, self.training.micro_batch
+        self.micro_batch = min(filter(None, cuts), default=0)
+        self.best = Best(**counters["best"]) if counters["best"] else None
+        self.started = time.time() - counters["elapsed"]
+        if self.ended:
+            self.stop(self.ended)

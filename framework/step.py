@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from framework.errors import RunError
 from framework.protocols import Batch, LiveLoss, LiveMetric, LivePrecision, LiveStrategy, Outputs
+from framework.state import Missed
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+_log = logging.getLogger("framework")
 Window = Sequence[Batch]
+
+
+class OutOfMemory(Exception):  # noqa: N818 - what the field calls it
+    """The device or the machine has no memory for this; nothing of the attempt is kept."""
 
 
 @attrs.frozen
@@ -39,7 +46,7 @@ class Forward:
             return self.module(**placed), placed
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Update:
     """One optimizer step over a window of micro-batches.
 
@@ -53,13 +60,39 @@ class Update:
     factor: Callable[[int], float]
     max_norm: float
 
-    def __call__(self, window: Window, step: int) -> tuple[dict[str, Tensor], bool]:
+    def __call__(self, window: Window, step: int) -> tuple[dict[str, Tensor], Tensor, Missed]:
         """Take the step with the schedule's factor for `step`.
 
-        Returns the means of the loss's parts and, under an empty name, the gradient norm, all
-        still on the device; and whether the step was taken. Raises `RunError`, with the weights
-        as they were, for a loss or gradient that is not finite.
+        Returns the means of the loss's parts and the gradient norm, all still on the device, and
+        what kept the step from being taken: a loss or gradient that is not finite leaves the
+        weights as they were. Raises `OutOfMemory` with the gradients cleared.
         """
+        import torch
+
+        try:
+            means = self._backward(window)
+        except (RuntimeError, MemoryError) as error:
+            if not exhausted(error):
+                raise
+            means = {}
+        if not means:
+            # out here the failed attempt is no longer held by its traceback
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+            raise OutOfMemory
+        if not torch.stack(list(means.values())).isfinite().all():
+            self.optimizer.zero_grad()
+            return means, torch.tensor(torch.nan, device=self.forward.strategy.device), "loss"
+        groups = self.optimizer.param_groups
+        for group in groups:
+            group["lr"] = group["initial_lr"] * self.factor(step)
+        parameters = [parameter for group in groups for parameter in group["params"]]
+        norm, taken = self.forward.precision.step(self.optimizer, parameters, self.max_norm)
+        missed: Missed = "overflow" if self.forward.precision.scaled else "gradient"
+        return means, norm, "" if taken else missed
+
+    def _backward(self, window: Window) -> dict[str, Tensor]:
+        """Add up the window's gradients; the means of the loss's parts."""
         import torch
 
         counts: dict[str, int] = defaultdict(int)
@@ -74,30 +107,21 @@ class Update:
             self.forward.precision.backward(torch.stack(list(parts.values())).sum())
             for part, value in parts.items():
                 means[part] = means[part] + value.detach() if part in means else value.detach()
-        if not torch.stack(list(means.values())).isfinite().all():
-            raise self._refusal(means, window, "")
-        groups = self.optimizer.param_groups
-        for group in groups:
-            group["lr"] = group["initial_lr"] * self.factor(step)
-        parameters = [parameter for group in groups for parameter in group["params"]]
-        norm, taken = self.forward.precision.step(self.optimizer, parameters, self.max_norm)
-        if not (taken or self.forward.precision.scaled):
-            raise self._refusal(means, window, f" and the gradient norm {float(norm)}")
-        return means | {"": norm}, taken
+        return means
 
     @property
     def learning_rate(self) -> float:
         """The highest rate of the last step."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
 
-    def _refusal(self, means: Mapping[str, Tensor], window: Window, norm: str) -> RunError:
-        self.optimizer.zero_grad()
-        parts = {part: float(value) for part, value in means.items()}
-        ids = ", ".join(str(record) for batch in window for record in batch["id"])
-        return RunError(
-            f"the loss is {parts}{norm}; the weights were left as they were before this step."
-            f" Lower the learning rate or look at its records: {ids}"
-        )
+
+def exhausted(error: Exception) -> bool:
+    """Return whether an error says that memory has run out."""
+    import torch
+
+    # the allocator of the CPU has no type of error of its own
+    kinds = (MemoryError, torch.OutOfMemoryError)
+    return isinstance(error, kinds) or "DefaultCPUAllocator" in str(error)
 
 
 @attrs.define
@@ -140,17 +164,52 @@ class Tally:
         return named
 
 
-def means(steps: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Return the mean of each name over steps: the one place where training reads the device.
+@attrs.define
+class Recent:
+    """The steps since the last logged point: losses and gradient norms, on the device."""
 
-    What isn't finite is left out: a step that loss scaling skipped has no norm.
-    """
-    import torch
+    device: torch.device
+    steps: list[dict[str, Tensor]] = attrs.field(factory=list)
 
-    names = list(steps[0])
-    rows = torch.stack([torch.stack([step[name].double() for name in names]) for step in steps])
-    rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
-    return dict(zip(names, rows.nanmean(dim=0).tolist(), strict=True))
+    def add(self, loss: Mapping[str, Tensor], norm: Tensor) -> None:
+        """Keep a step's."""
+        self.steps.append({**loss, "": norm})
+
+    def take(self) -> dict[str, float]:
+        """Return the means, and forget the steps: the one place where training reads the device.
+
+        What isn't finite is left out: a step that loss scaling skipped has no norm.
+        """
+        import torch
+
+        steps, self.steps = self.steps, []
+        names = list(steps[0])
+        rows = torch.stack([torch.stack([step[name].double() for name in names]) for step in steps])
+        rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
+        means = dict(zip(names, rows.nanmean(dim=0).tolist(), strict=True))
+        norm = means.pop("")
+        return with_total(means) | {"grad_norm": norm}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up saved steps."""
+        self.steps = [{k: v.to(self.device) for k, v in step.items()} for step in state["steps"]]
+
+
+def halved(window: Window, step: int, on_oom: str) -> int:
+    """Return the next smaller micro-batch after memory ran out; `RunError` where there is none."""
+    size = max(len(batch["id"]) for batch in window)
+    what = f"step {step}: out of memory with {size} items at once"
+    if size == 1:
+        raise RunError(f"{what}; the model or its longest record is too large")
+    if on_oom != "split":
+        advice = f"set trainer.micro_batch to {size // 2}, or trainer.on_oom to 'split'"
+        raise RunError(f"{what}; {advice}")
+    _log.warning("%s; going on with %s, the step stays as large", what, (size + 1) // 2)
+    return (size + 1) // 2
 
 
 def with_total(parts: Mapping[str, float]) -> dict[str, float]:

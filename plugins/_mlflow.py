@@ -7,12 +7,13 @@ import logging
 import os
 import posixpath
 import re
+import sqlite3
 import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _SQLITE = "sqlite:///"
-_CREDENTIALS = re.compile(r"//[^/@\s]+@")
-_MIGRATION = 120.0
+# a password may hold '@', and, of somebody who forgot to encode it, '/'
+_CREDENTIALS = re.compile(r"//(?:[^/\s:]*:\S*|[^/\s]*)@")
+_SECRETS = re.compile(
+    r"([?&;][^=&;?\s]*(?:token|key|secret|passw|pwd|auth|cred|sig)[^=&;?\s]*=)[^&;\s\"']+",
+    re.IGNORECASE,
+)
+MIGRATION = 120.0
 """Seconds to wait for another process that creates the tables (one takes 2 to 10)."""
+_BUSY = 2.0
+"""Seconds to wait for a sqlite file that somebody has locked."""
 _LINE = 200
 _KEY = 250
 """Characters of a name that MLflow takes."""
@@ -64,12 +72,18 @@ set_model(Finished())
 '''
 
 
-def store(uri: str = "") -> str:
-    """Return the store's absolute URI: what is given, else the environment's, else sqlite here."""
-    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "") or f"{_SQLITE}mlflow.db"
+def store(uri: str = "", before: str = "") -> str:
+    """Return the store's absolute URI: what is given, else the environment's, else sqlite here.
+
+    With `before`, a store that was used before, that one is meant where nothing is given, or
+    where it is the relative path given: the current folder may be another by now.
+    """
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI", "") or before or f"{_SQLITE}mlflow.db"
     path = uri.removeprefix(_SQLITE)
     if path in (uri, "", ":memory:"):
         return uri
+    if database(before) and before.endswith(f"/{path}"):
+        return before
     return f"{_SQLITE}{Path.cwd() / path}"
 
 
@@ -87,7 +101,7 @@ def locked(uri: str) -> Iterator[None]:
         yield
         return
     file.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{file}.lock", timeout=_MIGRATION):
+    with filelock.FileLock(f"{file}.lock", timeout=MIGRATION):
         yield
 
 
@@ -95,6 +109,14 @@ def connect(uri: str) -> MlflowClient:
     """Return a client of a store and its registry, without touching MLflow's global settings."""
     from mlflow import MlflowClient
 
+    file = database(uri)
+    if file is not None:
+        # MLflow would try for minutes to open what is no database, or locked
+        try:
+            with closing(sqlite3.connect(file, timeout=_BUSY)) as probe:
+                probe.execute("PRAGMA schema_version").fetchone()
+        except sqlite3.Error as error:
+            raise OSError(f"{file}: {error}") from None
     return MlflowClient(uri, os.environ.get("MLFLOW_REGISTRY_URI") or uri)
 
 
@@ -131,7 +153,7 @@ def bounded(seconds: int) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def within(seconds: float, work: Callable[[], None]) -> None:
+def within(seconds: float, work: Callable[[], object]) -> None:
     """Do something in a thread of its own and wait no longer: resolving a name has no time-out."""
     done: Future[None] = Future()
 
@@ -149,9 +171,14 @@ def within(seconds: float, work: Callable[[], None]) -> None:
         raise TimeoutError(f"no answer in {seconds:.0f} s") from None
 
 
+def masked(text: str) -> str:
+    """Return a text without what URIs in it carry of names, passwords and tokens."""
+    return _SECRETS.sub(r"\1***", _CREDENTIALS.sub("//", text))
+
+
 def public(text: object) -> str:
-    """Return the first line of a text, short, without the credentials that a URI may carry."""
-    line = _CREDENTIALS.sub("//", (str(text).splitlines() or [type(text).__name__])[0])
+    """Return the first line of a text, short and masked."""
+    line = masked((str(text).splitlines() or [type(text).__name__])[0])
     # requests tells the cause last
     return line if len(line) <= _LINE else f"{line[: _LINE // 3]} … {line[-_LINE // 2 :]}"
 
@@ -176,7 +203,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             # a store's URI may be among them
-            found[name(f"{prefix}{key}")] = _CREDENTIALS.sub("//", text)[:_VALUE]
+            found[name(f"{prefix}{key}")] = masked(text)[:_VALUE]
     return found
 
 

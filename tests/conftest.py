@@ -16,6 +16,10 @@ import pytest
 import tomli
 from support import ROOT, TINY, Command, environment
 
+# beside other tests, two threads of torch are many times slower than one
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # the same examples every time, and no deadline: a busy machine is no defect
 hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
 # where .ci/run is in a hurry; `python -m pytest` by itself is the full sweep

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from framework.image import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -72,6 +78,31 @@ def only_run(cwd: Path, name: str) -> Path:
     return folder
 
 
+class Hostile:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        """Take the file."""
+        self.marker = marker
+
+    def __reduce__(self) -> Any:
+        """Say how it is made again."""
+        return Path.touch, (self.marker,)
+
+
+def forge(folder: Path) -> None:
+    """Write a manifest that fits whatever is in a checkpoint's folder."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.name != "manifest.json"]
+    entries = {
+        str(p.relative_to(folder)): {
+            "size": p.stat().st_size,
+            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
+        }
+        for p in files
+    }
+    (folder / "manifest.json").write_text(json.dumps(entries))
+
+
 def install(
     monkeypatch: pytest.MonkeyPatch,
     site: Path,
@@ -93,3 +124,19 @@ def install(
         monkeypatch.setitem(sys.modules, module, sys)  # so that undoing it forgets the module
         del sys.modules[module]
     monkeypatch.syspath_prepend(str(site))
+
+
+def filled(tensors: Mapping[str, Tensor]) -> Image:
+    """Return an image of tensors."""
+    from framework.image import Image
+
+    image = Image()
+    image.fill(tensors)
+    return image
+
+
+def save_weights(module: nn.Module, file: Path) -> None:
+    """Write a module's weights, as a checkpoint does."""
+    from framework import checkpoint
+
+    filled(checkpoint.distinct(module)).write(file)

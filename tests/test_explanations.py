@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from support import ROOT, install
 
 from framework.__main__ import main
+from framework.commands._resolved import toml
+from framework.commands.validate import explained
 from framework.config.experiment import load
 from framework.config.merge import DEFAULTS
 from framework.errors import ExperimentError
@@ -101,7 +103,7 @@ def test_each_value_says_where_it_came_from(here: Path, capsys: Capture) -> None
         "metrics.f1.use": "base.toml:4",
         "metrics.f1.average": "x.toml:5",
         "callbacks.checkpoint.monitor": "x.toml:7",
-        "callbacks.jsonl.use": "framework/defaults.toml:22",
+        "callbacks.jsonl.use": "framework/defaults.toml:26",
     }
     assert all(comment for key, comment in found.items() if not key.endswith("."))
 
@@ -157,10 +159,10 @@ def test_every_origin_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             experiment = load(Path("f2.toml"), [f"{key}={value}" for key, value in last.items()])
         except ExperimentError:
             return  # a table over a label that isn't there, and the like
-        held += _origins_held(experiment.toml(origins=True), tmp_path)
+        held += _origins_held(explained(experiment), tmp_path)
         again = tmp_path / "again.toml"
-        again.write_text(experiment.toml(origins=True))
-        assert load(again).toml() == experiment.toml()
+        again.write_text(explained(experiment))
+        assert toml(load(again)) == toml(experiment)
 
     check()
     assert held > 500
@@ -227,8 +229,9 @@ def test_hooks_show_who_is_called_and_why(here: Path, capsys: Capture) -> None:
     assert tuple(blocks) == NAMES
     owner = ["composable-nlp", version("composable-nlp")]
     assert [line.split() for line in blocks["log"]] == [
-        ["1.", "progress", *owner, "framework/defaults.toml:21"],
-        ["2.", "jsonl", *owner, "framework/defaults.toml:22"],
+        ["1.", "guard", *owner, "framework/defaults.toml:24"],
+        ["2.", "progress", *owner, "framework/defaults.toml:25"],
+        ["3.", "jsonl", *owner, "framework/defaults.toml:26"],
     ]
     assert blocks["step_start"] == ["nobody"]
 
@@ -241,9 +244,9 @@ def test_a_declared_order_is_a_reason(
     source = OWN.format(after=())
     install(monkeypatch, here / "site", "own-parts 2.0", offers, of_own=source)
     assert main(["validate", "x.toml", "--hooks", "--set", "callbacks.own={}"]) == 0
-    log = capsys.readouterr().out.partition("\nlog\n")[2].splitlines()[:3]
-    assert [line.split()[1] for line in log] == ["progress", "own", "jsonl"]
-    assert log[1].split(maxsplit=4)[2:] == [
+    log = capsys.readouterr().out.partition("\nlog\n")[2].splitlines()[:4]
+    assert [line.split()[1] for line in log] == ["guard", "progress", "own", "jsonl"]
+    assert log[2].split(maxsplit=4)[2:] == [
         "own-parts",
         "2.0",
         "--set callbacks.own={}, before 'jsonl'",

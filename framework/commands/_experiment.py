@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framework.commands._search import check
+from framework.commands import _requires, _search
 from framework.config import experiment as config
-from framework.config.experiment import Experiment
+from framework.config.experiment import Experiment, in_order
+from framework.config.structure import Structurer
+from framework.errors import ExperimentError, Problem, UserError
 
-TABLES = {"search": check}
-"""Tables of an experiment that belong to commands, and how they are checked."""
+TABLES = {"requires": _requires.check, "search": _search.check}
+"""Keys of an experiment that commands check further, and how."""
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
+def arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
     """Declare the file and what changes it."""
-    parser.add_argument("experiment", type=Path, help="the TOML file")
+    number = "?" if optional else None
+    parser.add_argument("experiment", type=Path, nargs=number, help="the TOML file")
     parser.add_argument(
         "--set",
         action="append",
@@ -27,4 +30,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def loaded(options: argparse.Namespace, *, inputs: bool = False) -> Experiment:
     """Load and check it; `inputs` looks for the dataset's files before all else is imported."""
-    return config.load(options.experiment, options.set, tables=TABLES, inputs=inputs)
+    tables = TABLES | {"dataset": find_inputs} if inputs else TABLES
+    return config.load(options.experiment, options.set, tables=tables)
+
+
+def find_inputs(structurer: Structurer) -> None:
+    """Let a dataset that has a `check` look for its input files; a failure ends the loading."""
+    dataset = structurer.used.get(("dataset",))
+    if dataset is None or not hasattr(dataset.options, "check"):
+        return
+    try:
+        dataset.options.check()
+    except UserError as error:
+        # the message names the file that is missing: no line of the experiment needs showing
+        found = Problem(str(error), structurer.draft.problem(("dataset",), "").where)
+        raise ExperimentError([*in_order(structurer.problems), found]) from None

@@ -77,8 +77,10 @@ class Choices:
 
 def check(structurer: Structurer) -> None:
     """Check the table once the rest of the experiment is structured."""
-    # with a list of its own of what is used: a choice is no part of the experiment
-    scratch = attrs.evolve(structurer, used=[])
+    if structurer.draft.partial:
+        return  # what it names may stand in the file that can't be read
+    # with a record of its own of what is used: a choice is no part of the experiment
+    scratch = attrs.evolve(structurer, used={})
     scratch.table(Search, "search")
     # nor can it vary itself
     del scratch.classes["search",]

@@ -1,13 +1,18 @@
-"""`run EXPERIMENT [--set KEY=VALUE]…`."""
+"""`run EXPERIMENT [--set KEY=VALUE]… [--resume [RUN]]`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
+import sys
 import time
+from pathlib import Path
 
-from framework.commands import _experiment, tables, terminal
+from framework.commands import _experiment, _resume, terminal
+from framework.commands._records import records
+from framework.errors import RunError
 from framework.run import run
 
 EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set loss=cross_entropy"
@@ -15,7 +20,16 @@ EXAMPLE = "example: python -m framework run experiments/focal_bert.toml --set lo
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
-    _experiment.arguments(parser)
+    _experiment.arguments(parser, optional=True)
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on with a run from its newest whole checkpoint (with the newest run of the name);"
+        " without EXPERIMENT, as the run was",
+    )
+    parser.set_defaults(parser=parser)
     parser.add_argument("--json", action="store_true", help="print result.json at the end")
 
 
@@ -23,12 +37,43 @@ def execute(options: argparse.Namespace) -> int:
     """Run it; prints the folder and the metrics of the test split."""
     begun = time.time()
     terminal.show_log()
+    # until there is something to save, it must not end the process
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if options.experiment is None:
+        _named_by_run(options)
     experiment = _experiment.loaded(options, inputs=True)
-    code, folder = run(experiment, begun, tables.writer)
+    folder = None if options.resume is None else _resume.find(experiment, options.resume)
+    # what a run writes is its owner's alone
+    os.umask(0o077)
+    with records() as kept:
+        try:
+            code, folder = run(experiment, begun, kept, folder)
+        except RunError:
+            if kept.folder and (kept.folder / "checkpoints" / "last").exists():
+                shown = os.path.relpath(kept.folder)
+                print(f"to go on: python -m framework run --resume {shown}", file=sys.stderr)
+            raise
+    with terminal.reader_may_leave():
+        _tell(folder, code, as_json=options.json)
+    return code
+
+
+def _named_by_run(options: argparse.Namespace) -> None:
+    """Take the experiment of the run that goes on, or the file that stands in RUN's place."""
+    given = options.resume
+    if not given:
+        options.parser.error("the following arguments are required: experiment (or --resume RUN)")
+    if Path(given).suffix == ".toml" and Path(given).name != "experiment.toml":
+        options.experiment, options.resume = Path(given), ""
+    else:
+        options.experiment = _resume.around(Path(given)) / "experiment.toml"
+
+
+def _tell(folder: Path, code: int, *, as_json: bool) -> None:
     text = (folder / "result.json").read_text(encoding="utf-8")
-    if options.json:
-        print(text, end="")
-        return code
+    if as_json:
+        print(text, end="", flush=True)
+        return
     result = json.loads(text)
     shown = os.path.relpath(folder)
     print(f"{result['status']}: {result['reason']}")
@@ -39,5 +84,5 @@ def execute(options: argparse.Namespace) -> int:
         if "/" not in name:
             print(f"test/{name}  {'undefined' if value is None else f'{value:.4f}'}")
     print(f"run folder: {shown}")
-    print(f"next: python -m framework evaluate {shown}")
-    return code
+    following = f"run --resume {shown}" if code else f"evaluate {shown}"
+    print(f"next: python -m framework {following}", flush=True)

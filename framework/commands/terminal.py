@@ -6,11 +6,14 @@ import json
 import logging
 import os
 import sys
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 import attrs
 
-from framework.errors import Problem, RunError, UserError
+from framework.errors import Problem, RunError, UserError, printable
 
 _logger = logging.getLogger("framework")
 
@@ -29,6 +32,8 @@ class _Terminal(logging.StreamHandler[TextIO]):
 
 def show_log() -> None:
     """Send the project's messages to the terminal; called once, by the command line."""
+    if any(isinstance(handler, _Terminal) for handler in _logger.handlers):
+        return
     handler = _Terminal()
     handler.setFormatter(logging.Formatter("%(message)s"))
     handler.setLevel(logging.INFO)
@@ -46,4 +51,28 @@ def tell(error: UserError | RunError, *, as_json: bool) -> None:
         return
     plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
     for problem in problems:
-        print(problem.text(colour=sys.stderr.isatty() and not plain), file=sys.stderr)
+        print(text(problem, colour=sys.stderr.isatty() and not plain), file=sys.stderr)
+
+
+def text(problem: Problem, *, colour: bool = False) -> str:
+    """Render as one line, followed by the source line and its caret where there is one."""
+    bold, red, plain = ("\x1b[1m", "\x1b[1;31m", "\x1b[0m") if colour else ("", "", "")
+    message, source = printable(problem.message), printable(problem.source)
+    where = printable(problem.where)
+    lines = [f"{bold}{where}:{plain} {message}" if where else message]
+    if problem.line:
+        # a wide character takes two cells of a terminal, and so must what stands below it
+        wide = (unicodedata.east_asian_width(c) in "WF" for c in source[: problem.column - 1])
+        indent = "".join("\u3000" if two else " " for two in wide)
+        lines += [f"    {source}", f"    {indent}{red}^{plain}"]
+    return "\n".join([*lines, *(f"    extended by {printable(place)}" for place in problem.via)])
+
+
+@contextmanager
+def reader_may_leave() -> Iterator[None]:
+    """Go on where whoever reads the output has left."""
+    try:
+        yield
+    except BrokenPipeError:
+        # at exit Python must not try to tell it more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from framework import build, checkpoint
+from framework.commands import _inside, _requires
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
 from framework.errors import UserError, listing
@@ -43,13 +44,15 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
         folder = Path(address)
     if not folder.is_dir():
         raise UserError(f"{address}: there is no run folder here; 'runs/NAME/TIME' is one")
+    _inside.check(folder)
     if (folder / "checkpoints").is_dir():
         folder = _whole(folder) / "model"
     lacking = [name for name in MODEL_FILES if not (folder / name).is_file()]
     if lacking:
         raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
     info = _info(folder / "info.json")
-    return Finished(config.load(folder / "experiment.toml", sets), folder, info)
+    tables = {"requires": _requires.check}
+    return Finished(config.load(folder / "experiment.toml", sets, tables=tables), folder, info)
 
 
 def _fetched(scheme: str, address: str, scratch: Path) -> Path:

@@ -7,7 +7,10 @@ import json
 from collections.abc import Iterator
 
 from framework.commands import _experiment
+from framework.commands._resolved import lines, toml, tree
 from framework.config.experiment import Experiment
+from framework.config.positions import Path
+from framework.errors import printable
 from framework.hooks import NAMES, Hooks
 
 EXAMPLE = "example: python -m framework validate experiments/focal_bert.toml --origin"
@@ -32,13 +35,33 @@ def execute(options: argparse.Namespace) -> int:
     experiment = _experiment.loaded(options)
     if options.json:
         print(json.dumps({"problems": []}, indent=1))
-    elif options.show or options.origin:
-        print(experiment.toml(origins=options.origin), end="")
+    elif options.show:
+        print(toml(experiment), end="")
+    elif options.origin:
+        print(explained(experiment), end="")
     elif options.hooks:
         print(*_hooks(experiment), sep="\n")
     else:
         print(f"{options.experiment}: no mistakes in '{experiment.name}'")
     return 0
+
+
+def explained(experiment: Experiment) -> str:
+    """Return the resolved experiment with a comment behind each value: where it came from."""
+    told = ""
+    for text, path in lines(tree(experiment)):
+        # what isn't printable could end the comment
+        told += f"{text}  # {printable(_origin(experiment, path))}\n" if path else f"{text}\n"
+    return told
+
+
+def _origin(experiment: Experiment, path: Path) -> str:
+    """Say in few words where the value of a path came from: file and line, or the argument."""
+    known = experiment.draft.origins
+    found = known.get(path) or (known.get(path[:-1]) if path[-1] == "use" else None)
+    if found is None:
+        return "default"
+    return f"--set {found.text}" if found.file == "--set" else f"{found.file}:{found.at.line}"
 
 
 def _hooks(experiment: Experiment) -> Iterator[str]:
@@ -51,7 +74,7 @@ def _hooks(experiment: Experiment) -> Iterator[str]:
         # pluggy keeps them last called first
         called = [found.plugin_name for found in reversed(getattr(calls, name).get_hookimpls())]
         for place, label in enumerate(called, 1):
-            reasons = [experiment.origin(("callbacks", label))]
+            reasons = [_origin(experiment, ("callbacks", label))]
             reasons += [f"after '{other}'" for other in getattr(live[label], "after", ())]
             reasons += [f"before '{other}'" for other in getattr(live[label], "before", ())]
             yield f"  {place}. {label:<18}  {parts[label].offer.owner:<24}  {', '.join(reasons)}"

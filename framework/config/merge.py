@@ -6,7 +6,6 @@ its parent's whole; one without merges into it. Every value keeps where it came 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -23,7 +22,9 @@ from framework.errors import ExperimentError, Problem
 from framework.registry import KINDS
 
 DEFAULTS = Path(__file__).parent.parent / "defaults.toml"
-COMPONENTS = [kind.table for kind in KINDS.values() if kind.table]
+_DEPTH = 100
+"""Keys in a path: whatever is deeper is a mistake, and would run into Python's own limit."""
+COMPONENTS = {kind.table: kind for kind in KINDS.values() if kind.table}
 
 
 @attrs.frozen
@@ -34,18 +35,13 @@ class Origin:
     folder: Path
     text: str = attrs.field(repr=False)
     via: Sequence[str] = ()
-    at: Position = attrs.field(default=Position(0, 0, 0, 0))
+    at: Position = attrs.field(default=Position(1, 1, 1, 1))
 
-    def problem(self, message: str, *, at_value: bool) -> Problem:
+    def problem(self, message: str, *, at_value: bool = True) -> Problem:
         """Report a mistake made here, at the key or at its value."""
         line, column = self.at[2:] if at_value else self.at[:2]
-        source = self.text.split("\n")[line - 1].rstrip("\r") if line else ""
+        source = self.text.split("\n")[line - 1].rstrip("\r")
         return Problem(message, self.file, line, column, source, self.via)
-
-    @property
-    def short(self) -> str:
-        """The place in few words: file and line, or the whole argument."""
-        return f"--set {self.text}" if self.file == "--set" else f"{self.file}:{self.at.line}"
 
 
 @attrs.frozen
@@ -84,65 +80,52 @@ def read(path: Path, sets: Sequence[str] = ()) -> Draft:
     What can't be read is left out and told in the draft's `problems`; `ExperimentError` where
     the file itself is it.
     """
-    problems: list[Problem] = []
-    files = _chain(path, problems)
-    partial = bool(problems)
-    arguments = []
-    for argument in sets:
-        try:
-            arguments.append(_set(argument))
-        except ExperimentError as error:
-            problems += error.problems
-    if not files:
+    files = _chain(path)
+    layers = [*files, *map(_set, sets)]
+    problems = [problem for layer in layers for problem in layer.problems]
+    if files[-1].partial:
         raise ExperimentError(problems)
-    merged = Draft({}, {}, _short(path), problems, partial)
-    for layer in [_file(DEFAULTS), *files, *arguments]:
+    merged = Draft({}, {}, _short(path), problems, partial=any(file.problems for file in files))
+    for layer in [_file(DEFAULTS), *layers]:
         for key in layer.tree:
             _component(merged, layer, (key,))
     label(merged, ("metrics",))
     return merged
 
 
-def _chain(path: Path, problems: list[Problem]) -> list[Draft]:
+def _chain(path: Path) -> list[Draft]:
     """Return the drafts of a file and all it extends, the farthest ancestor first."""
-    drafts: list[Draft] = []
-    seen: list[Path] = []
-    child: Origin | None = None
-    try:
-        while True:
+    drafts, seen = [_file(path)], [path.resolve()]
+    while "extends" in drafts[0].tree:
+        draft = drafts[0]
+        parent, child = draft.tree.pop("extends"), draft.origins["extends",]
+        if not isinstance(parent, str) or "\0" in parent:
+            draft.problems.append(child.problem(f"'extends' must be text, found {parent!r}"))
+        # unlike Path's, this one leaves the folder of an unknown user as it is
+        elif (path := child.folder / os.path.expanduser(parent)).resolve() in seen:  # noqa: PTH111
+            names = " -> ".join(file.name for file in [*seen, path])
+            draft.problems.append(child.problem(f"'extends' leads back to itself: {names}"))
+        else:
             seen.append(path.resolve())
-            draft = _file(path, child)
-            drafts.append(draft)
-            if "extends" not in draft.tree:
-                break
-            parent, child = draft.tree.pop("extends"), draft.origins["extends",]
-            message = ""
-            if not isinstance(parent, str) or "\0" in parent:
-                message = f"'extends' must be text, found {parent!r}"
-            # unlike Path's, this one leaves the folder of an unknown user as it is
-            elif (path := child.folder / os.path.expanduser(parent)).resolve() in seen:  # noqa: PTH111
-                message = "'extends' leads back to itself: "
-                message += " -> ".join(p.name for p in [*seen, path])
-            if message:
-                raise ExperimentError([child.problem(message, at_value=True)])  # noqa: TRY301
-    except ExperimentError as error:
-        problems += error.problems
-    return drafts[::-1]
+            drafts.insert(0, _file(path, child))
+    return drafts
 
 
 def _file(path: Path, child: Origin | None = None) -> Draft:
-    via = (child.problem("", at_value=True).where, *child.via) if child else ()
+    via = (child.problem("").where, *child.via) if child else ()
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        message = f"not UTF-8 text (byte {error.start + 1})"
-        raise ExperimentError([Problem(message, str(path), via=via)]) from None
+        return _unread(Problem(f"not UTF-8 text (byte {error.start + 1})", str(path), via=via))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"{path}: can't read this experiment ({reason})"
-        problem = child.problem(message, at_value=True) if child else Problem(message)
-        raise ExperimentError([problem]) from None
+        return _unread(child.problem(message) if child else Problem(message))
     return _parse(text, Origin(_short(path), path.resolve().parent, text, via))
+
+
+def _unread(problem: Problem) -> Draft:
+    return Draft({}, {}, problems=[problem], partial=True)
 
 
 def _short(path: Path) -> str:
@@ -158,31 +141,29 @@ def _set(argument: str) -> Draft:
     key, equals, value = argument.partition("=")
     origin = Origin("--set", Path.cwd(), argument)
     if not (key.strip() and equals) or "\n" in key or key.lstrip().startswith("#"):
-        at = attrs.evolve(origin, at=Position(1, 1, 1, 1))
-        message = "expected KEY=VALUE, as in --set loss.gamma=3"
-        raise ExperimentError([at.problem(message, at_value=False)])
-    if "\n" not in value:
-        with contextlib.suppress(ExperimentError):
-            return _parse(argument, origin)
-    return _parse(f"{key}={dump.value(value.strip())}", origin)
+        return _unread(origin.problem("expected KEY=VALUE, as in --set loss.gamma=3"))
+    draft = _parse(argument, origin)
+    if draft.problems or "\n" in value:
+        return _parse(f"{key}={dump.value(value.strip())}", origin)
+    return draft
 
 
 def _parse(text: str, origin: Origin) -> Draft:
     try:
         tree = tomli.loads(text)
         found = positions(text)
+        if max(map(len, found), default=0) > _DEPTH:
+            raise RecursionError  # noqa: TRY301 - as the parser itself, a little later
     except tomli.TOMLDecodeError as error:
         at = Position(error.lineno, error.colno, error.lineno, error.colno)
         # it writes a key as Python's tuple of its parts
         said = re.sub(r",?[()]", "", error.msg)
-        problem = attrs.evolve(origin, at=at).problem(said, at_value=True)
+        return _unread(attrs.evolve(origin, at=at).problem(said))
     except RecursionError:
-        problem = Problem("nested too deeply", origin.file)
+        return _unread(Problem("nested too deeply", origin.file))
     except ValueError:  # Python's own limit
-        problem = Problem("a number has too many digits", origin.file)
-    else:
-        return Draft(tree, {path: attrs.evolve(origin, at=at) for path, at in found.items()})
-    raise ExperimentError([problem])
+        return _unread(Problem("a number has too many digits", origin.file))
+    return Draft(tree, {path: attrs.evolve(origin, at=at) for path, at in found.items()})
 
 
 def labelled(items: Sequence[Any]) -> dict[str | int, Any]:
@@ -200,7 +181,7 @@ def label(draft: Draft, path: Keys) -> None:
     if isinstance(value, list):
         tables = labelled(value)
         _put(draft.tree, path, tables)
-        for old in [p for p in draft.origins if p[:depth] == path and len(p) > depth]:
+        for old in [known for known in _below(draft, path) if known != path]:
             new = (*path, [*tables][old[depth]], *old[depth + 1 :])  # type: ignore[index]
             draft.origins[new] = draft.origins.pop(old)
 
@@ -221,15 +202,15 @@ def _component(base: Draft, layer: Draft, path: Keys) -> None:
             for key in value:
                 _component(base, layer, (*path, key))
             return
-    _replace(base, layer, path)
-
-
-def _replace(base: Draft, layer: Draft, path: Keys) -> None:
-    for old in [known for known in base.origins if known[: len(path)] == path]:
+    for old in _below(base, path):
         del base.origins[old]
-    new = {k: origin for k, origin in layer.origins.items() if k[: len(path)] == path}
-    base.origins.update(new)
-    _put(base.tree, path, _get(layer.tree, path))
+    base.origins.update(_below(layer, path))
+    _put(base.tree, path, value)
+
+
+def _below(draft: Draft, path: Keys) -> dict[Keys, Origin]:
+    """Return the origins of a path and all that is in it."""
+    return {k: origin for k, origin in draft.origins.items() if k[: len(path)] == path}
 
 
 def _get(tree: Any, path: Keys) -> Any:
@@ -239,7 +220,4 @@ def _get(tree: Any, path: Keys) -> Any:
 
 
 def _put(tree: dict[str, Any], path: Keys, value: Any) -> None:
-    *parents, last = path
-    for key in parents:
-        tree = tree.setdefault(str(key), {})
-    tree[last] = value  # type: ignore[index]
+    _get(tree, path[:-1])[path[-1]] = value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections import Counter
 from typing import NamedTuple
 
 import tomli
@@ -24,14 +25,10 @@ class Position(NamedTuple):
     value_column: int
 
 
-_SPACE = re.compile(r"[ \t]*")
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_STRING = re.compile(
-    r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'',
-    re.DOTALL,
-)
-_SCALAR = re.compile(r"[^,\]}#\r\n]*")
+_STRING = r'"""(?:[^\\]|\\.)*?"{3,5}(?!")|\'\'\'.*?\'{3,5}(?!\')|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\''
+_KEY = _STRING + r"|[A-Za-z0-9_-]+"
+_SIMPLE = _STRING + r"|[^,\]}#\r\n]*"
+_BETWEEN = r"(?:[ \t\r\n,]|#[^\n]*)*"
 
 
 def positions(text: str) -> dict[Path, Position]:
@@ -44,106 +41,81 @@ class _Scanner:
         self.text = text
         self.at = 0
         self.found: dict[Path, Position] = {}
-        self.lengths: dict[Path, int] = {}
+        self.lengths = Counter[Path]()
         self.starts = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def run(self) -> dict[Path, Position]:
         prefix: Path = ()
-        self._skip(_BLANK)
+        self._skip(_BETWEEN)
         while self.at < len(self.text):
             if self.text.startswith("[", self.at):
                 prefix = self._header()
             else:
                 self._pair(prefix)
-            self._skip(_BLANK)
+            self._skip(_BETWEEN)
         return self.found
 
     def _header(self) -> Path:
-        array = self.text.startswith("[[", self.at)
-        start = self.at
-        self.at += 2 if array else 1
-        keys = self._keys()
-        self.at += 2 if array else 1
+        here = self._position(self.at, self.at)
+        array = self._skip(r"\[+[ \t]*").startswith("[[")
+        *parents, (last, _) = self._keys()
+        self._skip(r"[ \t]*\]+")
         path: Path = ()
-        for key, _ in keys[:-1]:
-            path = self._last((*path, key))
-            self._note(path, start, start)
-        path = (*path, keys[-1][0])
+        for name, _ in parents:
+            path = (*path, name)
+            # what is below an array of tables belongs to its last one
+            path = (*path, self.lengths[path] - 1) if path in self.lengths else path
+            self.found.setdefault(path, here)
+        path = (*path, last)
         if array:
-            self._note(path, start, start)
-            index = self.lengths.get(path, 0)
-            self.lengths[path] = index + 1
-            path = (*path, index)
-        self._note(path, start, start, again=True)
+            self.found.setdefault(path, here)
+            self.lengths[path] += 1
+            path = (*path, self.lengths[path] - 1)
+        self.found[path] = here
         return path
 
-    def _last(self, path: Path) -> Path:
-        """Follow a path that names an array of tables to that array's last table."""
-        return (*path, self.lengths[path] - 1) if path in self.lengths else path
-
-    def _pair(self, prefix: Path) -> None:
+    def _pair(self, path: Path) -> None:
         keys = self._keys()
-        self.at += 1  # the equals sign
-        self._skip(_SPACE)
-        path = prefix
+        self._skip(r"[ \t]*=[ \t]*")
         for key, start in keys:
             path = (*path, key)
-            self._note(path, start, self.at)
+            self.found.setdefault(path, self._position(start, self.at))
         self._value(path)
 
     def _keys(self) -> list[tuple[str, int]]:
-        """Read a dotted key: each part with its offset; stops at `=` or `]`."""
-        keys = []
-        while True:
-            self._skip(_SPACE)
+        """Read a dotted key: each part with its offset."""
+        keys: list[tuple[str, int]] = []
+        while not keys or self._skip(r"[ \t]*\.[ \t]*"):
             start = self.at
-            if self.text[start] in "\"'":
-                self._skip(_STRING)
-                keys.append((tomli.loads("k=" + self.text[start : self.at])["k"], start))
-            else:
-                self._skip(_BARE)
-                keys.append((self.text[start : self.at], start))
-            self._skip(_SPACE)
-            if not self.text.startswith(".", self.at):
-                return keys
-            self.at += 1
+            (key,) = tomli.loads(f"{self._skip(_KEY)} = 0")
+            keys.append((key, start))
+        return keys
 
     def _value(self, path: Path) -> None:
-        first = self.text[self.at]
-        if first in "\"'":
-            self._skip(_STRING)
-        elif first == "[":
-            self.at += 1
-            self._items(path, "]")
-        elif first == "{":
-            self.at += 1
-            self._items(path, "}")
-        else:
-            self._skip(_SCALAR)
-
-    def _items(self, path: Path, close: str) -> None:
+        opening = self._skip(r"[\[{]")
+        if not opening:
+            self._skip(_SIMPLE)
+            return
         index = 0
-        self._skip(_BLANK)
-        while not self.text.startswith(close, self.at):
-            if close == "}":
+        self._skip(_BETWEEN)
+        while not self._skip(r"[\]}]"):
+            if opening == "{":
                 self._pair(path)
             else:
-                self._note((*path, index), self.at, self.at)
+                self.found[*path, index] = self._position(self.at, self.at)
                 self._value((*path, index))
             index += 1
-            self._skip(_BLANK)
-            if self.text.startswith(",", self.at):
-                self.at += 1
-                self._skip(_BLANK)
-        self.at += 1
+            self._skip(_BETWEEN)
 
-    def _skip(self, pattern: re.Pattern[str]) -> None:
-        match = pattern.match(self.text, self.at)
-        self.at = match.end() if match else self.at + 1
+    def _skip(self, pattern: str) -> str:
+        """Pass over what a pattern matches here, and return it."""
+        match = re.compile(pattern, re.DOTALL).match(self.text, self.at)
+        skipped = match[0] if match else ""
+        self.at += len(skipped)
+        return skipped
 
-    def _note(self, path: Path, key: int, value: int, *, again: bool = False) -> None:
-        if again or path not in self.found:
-            self.found[path] = Position(*self._line(key), *self._line(value))
+    def _position(self, key: int, value: int) -> Position:
+        return Position(*self._line(key), *self._line(value))
 
     def _line(self, offset: int) -> tuple[int, int]:
         line = bisect.bisect_right(self.starts, offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -15,6 +15,7 @@ from framework.config.positions import Path as Keys
 from framework.errors import Problem, UserError, listing, nearest
 from framework.registry import KINDS, Offer, Registry
 
+_UNIONS = (Union, types.UnionType)
 _WORDS: Mapping[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -27,11 +28,7 @@ _WORDS: Mapping[Any, str] = {
 
 
 class _MismatchError(Exception):
-    """Values are not of the type that their option has; each with its path inside the value."""
-
-    def __init__(self, *found: tuple[Keys, str]) -> None:
-        super().__init__(found)
-        self.found = found
+    """A value isn't of its option's type; `args` are paths inside it, each with what is wrong."""
 
 
 def _mismatch(value: Any, kind: Any, hint: str = "") -> _MismatchError:
@@ -39,13 +36,11 @@ def _mismatch(value: Any, kind: Any, hint: str = "") -> _MismatchError:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, str):
         return f"the text {value!r}"
     if isinstance(value, (dict, list)):
         return _WORDS[type(value)]
-    return str(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _words(error: Exception) -> str:
@@ -53,22 +48,27 @@ def _words(error: Exception) -> str:
     return str(error.args[0] if error.args else "").split("\n")[0] or type(error).__name__
 
 
+def _shape(kind: Any) -> Any:
+    """Return a type without its arguments."""
+    return get_origin(kind) or kind
+
+
 def _expected(kind: Any) -> str:
-    origin = get_origin(kind)
-    if origin is Literal:
+    shape = _shape(kind)
+    if shape is Literal:
         return "one of " + listing(get_args(kind))
-    if origin in (Union, types.UnionType):
+    if shape in _UNIONS:
         members = [member for member in get_args(kind) if member is not types.NoneType]
-        return " or ".join(_expected(member) for member in members)
-    if origin is list:
+        return " or ".join(map(_expected, members))
+    if shape is list and get_args(kind):
         return f"a list of {_expected(get_args(kind)[0])}"
-    return _WORDS.get(origin or kind, str(kind))
+    return _WORDS.get(shape, str(kind))
 
 
 def _strict(value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int and abs(value) < 2**1023:
         return float(value)
-    if type(value) is not (str if kind is Path else kind):
+    if type(value) is not kind:
         raise _mismatch(value, kind)
     return value
 
@@ -80,65 +80,53 @@ def _literal(value: Any, kind: Any) -> Any:
     raise _mismatch(value, kind, nearest(value, words) if isinstance(value, str) else "")
 
 
-def _converter(draft: Draft, at: Keys) -> cattrs.Converter:
-    """Return a converter that coerces nothing; relative paths start from their writer's folder."""
-    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=False)
+class _Converter(cattrs.Converter):
+    """Coerces nothing; relative paths start from the folder of who wrote them."""
 
-    def path(value: Any, _: Any) -> Path:
-        if value == "":
-            raise _mismatch(value, Path)
-        return Path(draft.folder(at), Path(_strict(value, Path)).expanduser()).absolute()
+    def __init__(self, draft: Draft) -> None:
+        super().__init__(forbid_extra_keys=True, detailed_validation=False)
+        self.draft = draft
+        self.at: Keys = ()  # of the value at hand
+        for simple in (bool, int, float, str):
+            self.register_structure_hook(simple, _strict)
+        self.register_structure_hook(Path, self._path)
+        self.register_structure_hook_func(lambda kind: _shape(kind) is Literal, _literal)
+        self.register_structure_hook_func(lambda kind: _shape(kind) in _UNIONS, self._union)
+        self.register_structure_hook_func(lambda kind: _shape(kind) in (list, dict), self._items)
 
-    def union(value: Any, kind: Any) -> Any:
-        members = get_args(kind)
+    def _path(self, value: Any, kind: Any) -> Path:
+        if not (isinstance(value, str) and value):
+            raise _mismatch(value, kind)
+        return Path(self.draft.folder(self.at), Path(value).expanduser()).absolute()
+
+    def _union(self, value: Any, kind: Any) -> Any:
+        members = [member for member in get_args(kind) if member is not types.NoneType]
         if Path in members and str in members and isinstance(value, str):
-            return path(value, Path) if value[:1] in (".", "/", "~") else value
+            return self._path(value, Path) if value.startswith((".", "/", "~")) else value
         inside = None
-        for member in (member for member in members if member is not types.NoneType):
+        for member in members:
             try:
-                return converter.structure(value, member)
+                return self.structure(value, member)
             except _MismatchError as error:
-                inside = error if error.found[0][0] else inside
+                inside = error if error.args[0][0] else inside
         raise inside or _mismatch(value, kind)
 
-    def items(value: Any, kind: Any) -> Any:
-        # items of a list have one writer, those of a table may have many
-        inner = isinstance(value, list) and (lambda _: converter)
-        return _items(inner or (lambda key: _converter(draft, (*at, key))), value, kind)
-
-    for simple in (bool, int, float, str):
-        converter.register_structure_hook(simple, _strict)
-    converter.register_structure_hook(Path, path)
-    converter.register_structure_hook_func(_shaped(Literal), _literal)
-    converter.register_structure_hook_func(_shaped(Union, types.UnionType), union)
-    converter.register_structure_hook_func(_shaped(list, dict), items)
-    return converter
-
-
-def _shaped(*origins: Any) -> Callable[[Any], bool]:
-    def test(kind: Any) -> bool:
-        origin: Any = get_origin(kind) or kind
-        return origin in origins
-
-    return test
-
-
-def _items(converter: Callable[[Any], cattrs.Converter], value: Any, kind: Any) -> Any:
-    """Structure a list or a table item by item; every wrong item is told, at its place."""
-    shape: Any = get_origin(kind) or kind
-    if not isinstance(value, shape):
-        raise _mismatch(value, kind)
-    member = get_args(kind)[-1] if get_args(kind) else Any
-    made: dict[Any, Any] = {}
-    wrong: list[tuple[Keys, str]] = []
-    for key, item in enumerate(value) if shape is list else value.items():
-        try:
-            made[key] = item if member is Any else converter(key).structure(item, member)
-        except _MismatchError as error:
-            wrong += [((key, *inner), message) for inner, message in error.found]
-    if wrong:
-        raise _MismatchError(*wrong)
-    return list(made.values()) if shape is list else made
+    def _items(self, value: Any, kind: Any) -> Any:
+        """Structure a list or a table item by item; every wrong item is told, at its place."""
+        if not isinstance(value, _shape(kind)):
+            raise _mismatch(value, kind)
+        member = get_args(kind)[-1] if get_args(kind) else Any
+        at, made, wrong = self.at, {}, []
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            self.at = (*at, key)
+            try:
+                made[key] = self.structure(item, member)
+            except _MismatchError as error:
+                wrong += [((key, *inner), message) for inner, message in error.args]
+        self.at = at
+        if wrong:
+            raise _MismatchError(*wrong)
+        return made if isinstance(value, dict) else list(made.values())
 
 
 @attrs.frozen
@@ -159,10 +147,15 @@ class Structurer:
     draft: Draft
     registry: Registry
     problems: list[Problem] = attrs.field(factory=list)
-    used: list[Part] = attrs.field(factory=list)
-    """Every component met, nested ones too."""
+    used: dict[Keys, Part] = attrs.field(factory=dict)
+    """Every component met, nested ones too, by path."""
     classes: dict[Keys, tuple[str, type[Any]] | None] = attrs.field(factory=dict)
     """Kind and options class by path; None for a component that can't be loaded."""
+    converter: _Converter = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the converter of the values."""
+        self.converter = _Converter(self.draft)
 
     def fail(self, path: Keys, message: str, *, at_value: bool = True) -> None:
         """Note a mistake."""
@@ -173,10 +166,10 @@ class Structurer:
         if not self.draft.partial:
             self.fail(path, message)
 
-    def component(self, kind: str, value: Any, path: Keys, label: str = "") -> Part | None:
-        """Structure a bare name or a table with `use` (which defaults to the label)."""
+    def component(self, kind: str, value: Any, path: Keys, default: str = "") -> Part | None:
+        """Structure a bare name or a table with `use`, for which there may be a default."""
         table = value if isinstance(value, dict) else {"use": value}
-        name, at = table.get("use", label), (*path, "use") if table is value else path
+        name, at = table.get("use", default), (*path, "use") if table is value else path
         writer = self.draft.origins.get(at)
         if not isinstance(name, str):
             wanted = "a plugin's name" if table is value else "a name or a table"
@@ -199,9 +192,8 @@ class Structurer:
         options = self.options(cls, given, path, f"{kind} '{name}'", f" of {offer.owner}")
         if options is None:
             return None
-        part = Part(kind, name, offer, options)
-        self.used.append(part)
-        return part
+        self.used[path] = Part(kind, name, offer, options)
+        return self.used[path]
 
     def components(self, kind: str, value: Any, path: Keys) -> dict[str, Part]:
         """Structure tables under labels (`false` drops one), a list of names being such tables."""
@@ -229,6 +221,13 @@ class Structurer:
         self.fail((key,), f"'{key}': expected a table, found {_shown(value)}")
         return None
 
+    def unknown(self, path: Keys, table: Any, known: Any, told: str, others: str) -> str:
+        """Tell the keys that a table can't have; return what they may mean."""
+        hints = {key: nearest(key, known, others) for key in table if key not in known}
+        for key, hint in hints.items():
+            self.fail((*path, key), f"{told} '{key}'{hint}", at_value=False)
+        return "".join(hints.values())
+
     def options(
         self, cls: type[Any], table: Mapping[str, Any], path: Keys, owner: str, source: str = ""
     ) -> Any:
@@ -239,20 +238,17 @@ class Structurer:
         before = len(self.problems)
         attrs.resolve_types(cls, include_extras=False)
         fields = {field.name: field for field in attrs.fields(cls) if field.init}
-        values, meant = {}, ""
-        for key in table:
-            if key not in fields:
-                hint = nearest(key, fields, "its options are")
-                self.fail((*path, key), f"{owner} has no option '{key}'{hint}", at_value=False)
-                meant += hint
+        meant = self.unknown(path, table, fields, f"{owner} has no option", "its options are")
+        values = {}
         for name, field in fields.items():
             if name in table:
                 values[field.alias] = self.field(field, table[name], (*path, name), owner + source)
             elif field.default is attrs.NOTHING and f"mean '{name}'" not in meant:
                 about = field.metadata.get("help", "it has no default")
                 self.lacks(path, f"{owner} needs the option '{name}' ({about})")
-            elif field.metadata.get("kind"):
-                values[field.alias] = self._default(field, (*path, name))
+            elif field.metadata.get("kind") and field.default not in (None, attrs.NOTHING):
+                # the default is written as in a file
+                values[field.alias] = self._nested(field, field.default, (*path, name))
         if len(self.problems) > before:
             return None
         try:
@@ -261,23 +257,16 @@ class Structurer:
             self.lacks(path, f"{owner}: {_words(error)}")
             return None
 
-    def _default(self, field: attrs.Attribute[Any], path: Keys) -> Any:
-        """Structure the default of a nested component, which is written as in a file."""
-        factory = getattr(field.default, "factory", None)
-        value = factory() if factory else field.default
-        return None if value is None else self._nested(field, value, path)
-
     def _nested(self, field: attrs.Attribute[Any], value: Any, path: Keys) -> Any:
         """Structure a nested component, or, where the default is a mapping, several."""
-        kind = field.metadata["kind"]
-        if getattr(field.default, "factory", None):
+        kind, factory = field.metadata["kind"], getattr(field.default, "factory", None)
+        if factory:
+            value = factory() if value is field.default else value
             if isinstance(value, list) and KINDS[kind].listed:
                 label(self.draft, path)
                 value = labelled(value)
             return {k: part.options for k, part in self.components(kind, value, path).items()}
-        if isinstance(value, dict) and "use" not in value and isinstance(field.default, str):
-            value = {"use": field.default, **value}
-        part = self.component(kind, value, path)
+        part = self.component(kind, value, path, field.default or "")
         return part.options if part else None
 
     def field(self, field: attrs.Attribute[Any], value: Any, path: Keys, owner: str) -> Any:
@@ -285,9 +274,10 @@ class Structurer:
         if field.metadata.get("kind"):
             return self._nested(field, value, path)
         try:
-            value = _converter(self.draft, path).structure(value, field.type or Any)
+            self.converter.at = path
+            value = self.converter.structure(value, field.type or Any)
         except _MismatchError as error:
-            for inner, message in error.found:
+            for inner, message in error.args:
                 self.fail((*path, *inner), f"'{field.name}': {message}")
             return None
         except Exception as error:  # noqa: BLE001 - a type that the core has no rule for

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from framework import build
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
 from framework.hooks import Hooks
@@ -41,6 +42,8 @@ TRAINING = Training(
     deterministic=False,
     workers=0,
     threads=0,
+    on_oom="stop",
+    on_nonfinite="stop",
 )
 STEPS_PER_EPOCH = 4
 STEPS = TRAINING.epochs * STEPS_PER_EPOCH
@@ -232,7 +235,9 @@ def run(
             if not isinstance(error, Planned):
                 raise
         finally:
+            trainer.keeper.pool.shutdown()
             hooks.finish(state)
+            state.closing.close()
     return state
 
 
@@ -252,10 +257,14 @@ def _trainer(
     optimizer = torch.optim.SGD([{"params": [*model.module.parameters()]}], lr=0.5)
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
+    constant: Callable[[int], float] = lambda _: 1.0  # noqa: E731 - a typed scheduler
     state = State(
         folder=folder,
         name="tiny",
         model=model,
+        optimizer=optimizer,
+        schedule=constant,
+        training=TRAINING,
         epochs=TRAINING.epochs,
         steps_per_epoch=STEPS_PER_EPOCH,
         total_steps=STEPS,
@@ -263,21 +272,15 @@ def _trainer(
         started=time.time(),
     )
     forward = Forward(model.module, TinyPrecision(forward=ahead), TinyStrategy())
-    constant: Callable[[int], float] = lambda _: 1.0  # noqa: E731 - a typed scheduler
-    update = Update(
-        forward=forward, loss=TinyLoss(), optimizer=optimizer, factor=constant,
-        max_norm=TRAINING.max_grad_norm,
-    )  # fmt: skip
-    return Trainer(
+    return build.assembled(
+        ModelFiles({"labels": ["a", "b", "c"]}, EXPERIMENT),
         state=state,
-        training=TRAINING,
-        update=update,
+        update=Update(forward, TinyLoss(), optimizer, constant, TRAINING.max_grad_norm),
         hooks=hooks,
         feeds=feeds,
         # the loss's own name would be taken over by a metric's
         metrics=lambda: {name: TinyMetric() for name in sorted(set(metrics) - {"loss"})},
         rows=_nowhere,
-        model_files=ModelFiles({"labels": ["a", "b", "c"]}, EXPERIMENT),
     )
 
 

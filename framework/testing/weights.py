@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from framework import checkpoint
+from framework.image import Image
 from framework.protocols import LiveModel
 from framework.testing.processor import ModelCase, outputs_of, plain
 from framework.testing.suite import Failure, require
@@ -130,7 +131,9 @@ def survives_saving(case: ModelCase) -> None:
         file = Path(folder) / "model.safetensors"
         live.save_assets(Path(folder))
         require(not file.exists(), f"save_assets writes {file.name}; the weights are the core's")
-        checkpoint.save_weights(live.module, file)
+        image = Image()
+        image.fill(checkpoint.distinct(live.module))
+        image.write(file)
         again: LiveModel = case.options.build(info, Path(folder))
         checkpoint.load_weights(again.module, file)
         again.module.eval()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import attrs
 
+from framework.errors import RunError
 from framework.hooks import hookimpl
 from framework.state import State
 
@@ -24,11 +27,50 @@ class Jsonl:
 
 @attrs.define(eq=False)
 class LiveJsonl:
-    """Opens the file for each line, so that every point is there whatever comes next."""
+    """Opens the file for each line, so that every point is there whatever comes next.
+
+    A checkpoint keeps the file's size: a run that goes on from it cuts off what came later.
+    """
+
+    size: int = 0
+    """Bytes of the points so far."""
+    file: Path | None = None
+
+    @hookimpl
+    def run_start(self, state: State) -> None:
+        """Cut off the points behind the checkpoint that the run goes on from."""
+        self.file = _file(state)
+        there = self.file.stat().st_size if self.file.exists() else 0
+        if there < self.size:
+            told = f"{there} bytes, and the checkpoint knows of {self.size}; points are lost"
+            raise RunError(f"{self.file}: {told}; restore it, or start a run of its own")
+        if there > self.size:
+            os.truncate(self.file, self.size)
 
     @hookimpl
     def log(self, state: State, point: Mapping[str, Any]) -> None:
         """Append a point."""
         defined = {k: v if math.isfinite(v) else None for k, v in point.items()}
-        with (state.folder / "metrics.jsonl").open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(defined, allow_nan=False) + "\n")
+        line = (json.dumps(defined, allow_nan=False) + "\n").encode()
+        file = _file(state)
+        try:
+            with file.open("ab") as stream:
+                stream.write(line)
+        except OSError as error:
+            raise RunError(f"{file}: can't write ({error.strerror})") from None
+        self.size += len(line)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The size of the file, all of which is on the disk then."""
+        if self.file and self.file.exists():
+            with self.file.open("rb") as stream:
+                os.fsync(stream.fileno())
+        return {"size": self.size}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a saved state."""
+        self.size = state["size"]
+
+
+def _file(state: State) -> Path:
+    return state.folder / "metrics.jsonl"

@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import re
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 import tomli
 
-from framework import __version__
+from framework.errors import RunError, UserError
 from framework.hooks import hookimpl
 from framework.protocols import option
 from framework.state import State
 from plugins import _mlflow as shared
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
+from plugins.callbacks._mlflow_delivery import Delivery
+from plugins.callbacks._mlflow_record import Point, Record, values
 
 _log = logging.getLogger("framework")
-_FILES = (
-    "experiment.toml", "environment.json", "splits.json", "metrics.jsonl", "result.json", "run.log",
-)  # fmt: skip
-_ENDS = {"interrupted": "KILLED", "failed": "FAILED"}
+_ENDS = {
+    "completed": "FINISHED",
+    "stopped_early": "FINISHED",
+    "interrupted": "KILLED",
+    "failed": "FAILED",
+    # what its folder says of a run that was killed
+    "running": "KILLED",
+}
 _PAUSE = 1.0
 """Seconds between sendings, at least."""
 _SHARE = 20.0
 """A sending is followed by a pause this many times as long: at most a twentieth of the run."""
+_ANSWER = 10
+"""Seconds that a server may take for an answer when no run waits for it."""
 _UPLOAD = 60
 """Seconds that a server, which has just answered, may take to store the model's files."""
 
 
 def _check_uri(_: object, field: attrs.Attribute[str], value: str) -> None:
     # an experiment is copied into the run folder, the store and every registered model
-    if re.search(r"://[^/]*:[^/]*@", value):
+    if shared.masked(value) != value:
         raise ValueError(
-            f"'{field.name}' holds a password, which would stand in the run's records; set"
-            " MLFLOW_TRACKING_URI in the environment instead"
+            f"'{field.name}' holds a password or a token, which would stand in the run's records;"
+            " set MLFLOW_TRACKING_URI in the environment instead"
         )
 
 
@@ -92,17 +98,18 @@ class Mlflow:
 
 @attrs.define
 class Tracker:
-    """Keeps what the store has not taken yet, and tries again while the lost time is small."""
+    """Keeps what the store has not taken yet, and tries again while the lost time is small.
+
+    What it gives up on is in the run folder, where `sync` and a resumed run find it.
+    """
 
     options: Mlflow
     sink = True
-    uri: str = ""
-    client: MlflowClient = attrs.field(init=False)
-    experiment: str = ""
-    run: str = ""
-    described: bool = False
-    points: list[tuple[str, float, int, int]] = attrs.field(factory=list)
-    """Name, value, timestamp in milliseconds, step: not sent yet."""
+    delivery: Delivery | None = None
+    connected: bool = False
+    opened: bool = False
+    points: list[Point] = attrs.field(factory=list)
+    """Not sent yet."""
     lost: float = 0.0
     """Seconds that failures have taken so far."""
     delay: float = _PAUSE
@@ -111,179 +118,167 @@ class Tracker:
 
     @hookimpl
     def run_start(self, state: State) -> None:
-        """Open the run in the store and describe it."""
-        self.uri = shared.store(self.options.uri)
-        self._attempt(state, lambda: None)
+        """Open the run in the store and describe it; a resumed run goes on with its own."""
+        folder = state.folder.resolve()
+        record = Record.read(folder)
+        uri = shared.store(self.options.uri, record.store)
+        record.store = shared.masked(uri)
+        record.begin(state.step, state.started)
+        record.write(folder)
+        self.delivery = Delivery(folder, uri, record)
+        self.points = [point for point in record.points(folder) if point.step <= state.step]
+        self._attempt(state, self.delivery, lambda: None)
 
     @hookimpl
     def log(self, state: State, point: Mapping[str, Any]) -> None:
         """Keep the point's values, and send what was kept about once a second."""
-        if self.lost >= self.options.timeout:
+        if self.delivery is None or self.lost >= self.options.timeout:
             return
-        at = int(1000 * (state.started + point["time"]))
-        for key, value in point.items():
-            if key not in ("step", "time") and isinstance(value, (int, float)):
-                self.points.append((shared.name(key), float(value), at, int(point["step"])))
+        self.points += values(point, state.started)
         if time.monotonic() >= self.due:
-            self._attempt(state, self._flush)
+            delivery = self.delivery
+            self._attempt(state, delivery, lambda: delivery.send(self.points))
 
     @hookimpl
     def run_end(self, state: State) -> None:
-        """Send the rest, the files and the model, and close the run."""
-        if not self.uri:
+        """Send the rest and the files, close the run, and register the model."""
+        delivery, options = self.delivery, self.options
+        if delivery is None:
             return  # another callback failed before this one's start
-        # twice: a server closes connections that were idle, and the client then fails once
-        if not (self._attempt(state, self._flush) or self._attempt(state, self._flush)):
-            return
-        self._attempt(state, lambda: self._files(state))
-        status = _ENDS.get(state.status, "FINISHED")
-        # a run that broke off must not take an alias over
-        if self.options.register and status == "FINISHED":
-            self._attempt(state, lambda: self._register(state), _UPLOAD)
-        self._attempt(state, lambda: self.client.set_terminated(self.run, status))
+        status = _ENDS[state.status]
 
-    def _attempt(self, state: State, work: Callable[[], object], seconds: int = 0) -> bool:
+        def finish() -> None:
+            delivery.send(self.points)
+            delivery.upload()
+            delivery.end(status)
+
+        step = state.best.step if state.best else state.step
+
+        def register() -> None:
+            # a run that is resumed when it was over has nothing new to register
+            if not delivery.registered(options.register, step):
+                delivery.register(options.register, options.alias, step)
+
+        # a run that broke off must not take an alias over
+        if self._attempt(state, delivery, finish) and options.register and status == "FINISHED":
+            self._attempt(state, delivery, register, upload=True)
+
+    def sync(self, folder: Path) -> str:
+        """Deliver what the store lacks of a run that is over; what that was, in words.
+
+        Raises `RunError` where the store can't take it.
+        """
+        folder = folder.resolve()
+        if not (folder / "environment.json").is_file():
+            raise UserError(f"{folder}: no run folder; 'environment.json' is not in it")
+        record = Record.read(folder)
+        uri = shared.store(self.options.uri, record.store)
+        record.store = shared.masked(uri)
+        try:
+            done = list(filter(None, self._deliver(Delivery(folder, uri, record))))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the folder still has it all
+            raise RunError(
+                f"the store at {shared.public(uri)} has not taken it all ({shared.public(error)});"
+                " repeat this when it answers"
+            ) from None
+        if not done:
+            return "nothing was missing"
+        listed = " and ".join(filter(None, (", ".join(done[:-1]), done[-1])))
+        return f"{listed} delivered to {shared.public(uri)}, run {record.run}"
+
+    def _deliver(self, delivery: Delivery) -> list[str]:
+        """Deliver everything; in words, what of each kind was missing, or nothing."""
+        folder, record, register = delivery.folder, delivery.record, self.options.register
+        file = folder / "result.json"
+        result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        status = _ENDS[result.get("status", "running")]
+        points = list(record.points(folder))
+        ended = max((point.at for point in points), default=int(1000 * record.starts[-1][1]))
+        with shared.bounded(_ANSWER):
+            delivery.connect()
+            done = [_counted(delivery.open(self._name(folder)), "parameter")]
+            done.append(_counted(delivery.send(points), "value"))
+        with shared.bounded(_UPLOAD):
+            done.append(_counted(delivery.upload(), "file"))
+            step = (result.get("best") or {}).get("step", result.get("steps", 0))
+            if register and status == "FINISHED" and not delivery.registered(register, step):
+                done.append(delivery.register(register, self.options.alias, step, ended))
+            done.append(f"the status {status}" if delivery.end(status, ended) else "")
+        return done
+
+    def _name(self, folder: Path) -> str:
+        """Return the experiment in the store."""
+        text = (folder / "experiment.toml").read_text(encoding="utf-8")
+        return self.options.experiment or str(tomli.loads(text)["name"])
+
+    def _attempt(
+        self, state: State, delivery: Delivery, work: Callable[[], object], *, upload: bool = False
+    ) -> bool:
         """Do something with the store; a failure is told once and costs from `timeout`."""
         left = self.options.timeout - self.lost
         if left <= 0:
             return False
         begun = time.monotonic()
         try:
-            with shared.bounded(seconds or max(1, round(left))):
-                import mlflow  # noqa: F401 - a second that no server is to blame for
+            with shared.bounded(_UPLOAD if upload else max(1, round(left))):
+                import mlflow.entities  # noqa: F401 - seconds that no server is to blame for
 
                 begun = time.monotonic()
-                if not self.described:
-                    local = shared.database(self.uri)
-                    self._open(state) if local else shared.within(left, lambda: self._open(state))
-                work()
+                if not self.connected:
+                    local = shared.database(delivery.uri) is not None
+                    shared.within(shared.MIGRATION if local else left, delivery.connect)
+                    self.connected = True
+                    begun = time.monotonic() if local else begun
+                if upload:
+                    work()
+                else:
+                    until = left - (time.monotonic() - begun)
+                    shared.within(until, lambda: self._opened(delivery, work, until / 2))
         except Exception as error:  # noqa: BLE001 - whatever it is, the run goes on
             self.lost += time.monotonic() - begun
             self.delay = min(2 * self.delay, 60.0)
             self.due = time.monotonic() + self.delay
-            self._tell(state, error)
+            self._tell(state, delivery, error)
             return False
         self.told, self.delay = False, _PAUSE
         self.due = time.monotonic() + max(_PAUSE, _SHARE * (time.monotonic() - begun))
         return True
 
-    def _tell(self, state: State, error: Exception) -> None:
+    def _opened(self, delivery: Delivery, work: Callable[[], object], patience: float) -> None:
+        """Do something in the run, which is opened first, and do it again where it fails.
+
+        A server closes connections that were idle, and the client then fails once.
+        """
+        for last in (False, True):
+            try:
+                if not self.opened:
+                    delivery.open(self._name(delivery.folder), patience)
+                    delivery.go_on()
+                    self.opened = True
+                work()
+            except Exception:
+                if last:
+                    raise
+            else:
+                return
+
+    def _tell(self, state: State, delivery: Delivery, error: Exception) -> None:
         if self.lost >= self.options.timeout:
             self.points.clear()
+            # a thread that still waits for an answer ends where it would ask for the next
+            with contextlib.suppress(AttributeError):
+                del delivery.client
         if not self.told:
             self.told = True
             _log.warning(
-                "mlflow: tracking at %s failed (%s); the run goes on, its points are in %s",
-                shared.public(self.uri),
+                "mlflow: tracking at %s failed (%s); the run goes on, its points are kept in"
+                " metrics.jsonl; deliver them later: python -m framework sync %s",
+                shared.public(delivery.uri),
                 shared.public(error),
-                state.folder / "metrics.jsonl",
+                os.path.relpath(state.folder),
             )
 
-    def _open(self, state: State) -> None:
-        """Start the run in the store, or go on with starting it after a failure."""
-        environment = json.loads((state.folder / "environment.json").read_text(encoding="utf-8"))
-        if not self.run:
-            with shared.locked(self.uri):
-                self.client = shared.connect(self.uri)
-                self.experiment = self._find_experiment(self.options.experiment or state.name)
-            tags = _tags(state, environment)
-            run = self.client.create_run(
-                self.experiment, int(1000 * state.started), tags, state.folder.name
-            )
-            self.run = run.info.run_id
-        from mlflow.entities import Param
 
-        text = (state.folder / "experiment.toml").read_text(encoding="utf-8")
-        values = shared.flat(tomli.loads(text)) | _facts(environment)
-        params = [Param(key, value) for key, value in values.items()]
-        for at in range(0, len(params), 100):
-            self.client.log_batch(self.run, params=params[at : at + 100])
-        self.described = True
-
-    def _find_experiment(self, wanted: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self.client.get_experiment_by_name(wanted)
-        if found is None:
-            file = shared.database(self.uri)
-            # by default artifacts of a sqlite store go to whatever the current folder is
-            root = (file.parent / "mlartifacts").as_uri() if file else None
-            try:
-                return str(self.client.create_experiment(wanted, root))
-            except MlflowException:
-                # another process was faster; if it was not that, this raises again
-                found = self.client.get_experiment_by_name(wanted)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
-
-    def _flush(self) -> None:
-        from mlflow.entities import Metric
-
-        while self.points:
-            part = self.points[:1000]
-            metrics = [Metric(key, value, at, step) for key, value, at, step in part]
-            self.client.log_batch(self.run, metrics=metrics)
-            del self.points[: len(part)]
-
-    def _files(self, state: State) -> None:
-        for file in (state.folder / file for file in _FILES):
-            if file.is_file():
-                self.client.log_artifact(self.run, str(file))
-
-    def _register(self, state: State) -> None:
-        """Log the best model as code over its safetensors, and register it as a new version."""
-        from mlflow.entities import LoggedModelOutput
-        from mlflow.exceptions import MlflowException
-
-        tags = ("best", "last")
-        folders = [state.folder / "checkpoints" / tag / "model" for tag in tags]
-        folder = next((path for path in folders if path.is_dir()), None)
-        if folder is None:
-            _log.warning("mlflow: no model was saved, so none is registered")
-            return
-        client, wanted = self.client, self.options.register
-        model = client.create_logged_model(self.experiment, wanted, self.run)
-        with tempfile.TemporaryDirectory() as scratch:
-            shared.save_pyfunc(folder, Path(scratch), state.folder, self.run, model.model_id)
-            client.log_model_artifacts(model.model_id, str(Path(scratch) / "model"))
-        client.finalize_logged_model(model.model_id, "READY")
-        step = state.best.step if state.best else state.step
-        client.log_outputs(self.run, [LoggedModelOutput(model.model_id, step)])
-        try:
-            client.create_registered_model(wanted)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            wanted, model.artifact_location, self.run, model_id=model.model_id
-        )
-        if self.options.alias:
-            client.set_registered_model_alias(wanted, self.options.alias, version.version)
-
-
-def _tags(state: State, environment: Mapping[str, Any]) -> dict[str, str]:
-    git = environment.get("git", {})
-    packages = environment.get("packages", {})
-    tags = {
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.name": "framework",
-        "mlflow.source.git.commit": git.get("commit"),
-        "git.dirty": git and json.dumps(git.get("dirty")),
-        "framework.folder": str(state.folder),
-        "framework.version": __version__,
-        "python": environment.get("python"),
-        "device": environment.get("device"),
-    } | {key: packages.get(key) for key in ("torch", "transformers", "mlflow")}
-    return {key: value for key, value in tags.items() if value}
-
-
-def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    """What is known of the data and derived for the loss; counts and weights, no texts."""
-    info = dict(environment.get("info", {}))
-    counts, labels = info.pop("class_counts", {}), info.get("labels", [])
-    if isinstance(counts, list) and len(counts) == len(labels):
-        counts = dict(zip(map(str, labels), counts, strict=True))
-    numbers = {key: value for key, value in info.items() if isinstance(value, (int, float))}
-    data = numbers | {"labels": labels, "class_counts": counts}
-    return shared.flat({"data": data, "loss": {"derived": environment.get("loss", {})}})
+def _counted(number: int, noun: str) -> str:
+    """Return a number of things, or nothing for none."""
+    return f"{number} {noun}{'' if number == 1 else 's'}" if number else ""

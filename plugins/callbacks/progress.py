@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Mapping
@@ -43,6 +44,8 @@ class LiveProgress:
     mean: float = 0.0
     weight: float = 0.0
     begun: float = 0.0
+    first: tuple[int, int] = (0, 0)
+    """Steps and items of before: what a resumed run need not do again."""
     spoken: float = 0.0
     bar: Any = None
     task: Any = None
@@ -62,6 +65,7 @@ class LiveProgress:
             state.folder,
         )
         self.begun = time.perf_counter()
+        self.first = state.step, state.items
         if sys.stderr.isatty():
             self._open(state)
 
@@ -75,8 +79,10 @@ class LiveProgress:
         """Take up a loss; say a line where it is time, and every evaluation."""
         if "train/loss" in point:
             keep = self.options.smoothing
-            self.mean = keep * self.mean + (1 - keep) * point["train/loss"]
-            self.weight = keep * self.weight + (1 - keep)
+            # where every step of a point was left out, it has no loss
+            if math.isfinite(point["train/loss"]):
+                self.mean = keep * self.mean + (1 - keep) * point["train/loss"]
+                self.weight = keep * self.weight + (1 - keep)
             self._move(state)
             now = time.perf_counter()
             quiet = self.bar is not None or now - self.spoken < self.options.every
@@ -103,8 +109,9 @@ class LiveProgress:
     def _shown(self, state: State) -> str:
         loss = f"{self.mean / self.weight:.4f}" if self.weight else "-"
         spent = time.perf_counter() - self.begun
-        speed = state.items / spent if spent else 0.0
-        left = spent / max(state.step, 1) * (state.total_steps - state.step)
+        steps, items = state.step - self.first[0], state.items - self.first[1]
+        speed = items / spent if spent else 0.0
+        left = spent / max(steps, 1) * (state.total_steps - state.step)
         minutes, seconds = divmod(round(left), 60)
         return (
             f"loss {loss}  lr {state.learning_rate:.2e}  {speed:.1f} items/s"

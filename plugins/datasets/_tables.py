@@ -8,6 +8,7 @@ import json
 import math
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, NoReturn
@@ -53,7 +54,10 @@ class Row(NamedTuple):
         cell = self.cells[column]
         if cell not in known:
             some = ", ".join(map(shown, islice(known, _LISTED))) + ", …" * (len(known) > _LISTED)
-            self.place.fail(f"found {shown(cell)}, expected one of {some}", column)
+            # several words like no known value may be a text of the column beside
+            typo = " " not in cell.strip() or get_close_matches(cell, known, 1)
+            told = shown(cell) if typo else f"a text of {len(cell)} characters"
+            self.place.fail(f"found {told}, expected one of {some}", column)
         return cell
 
 

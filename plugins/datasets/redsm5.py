@@ -27,12 +27,19 @@ SPELT, MISSPELT = "MDD_Criteria.json", "MDD_Criteira.json"
 """The authors' criteria file goes by both names."""
 
 
+def _named(_: object, field: attrs.Attribute[str], value: Path | str) -> None:
+    if value == "":
+        raise ValueError(f"'{field.name}' must name a file")
+
+
 @attrs.frozen
 class Redsm5:
     """Pairs of criterion and sentence, split by post; only pairs that were annotated."""
 
     root: Path = option(help="folder of the posts, the annotations and, by default, the criteria")
-    criteria: Path | str = option(SPELT, help="criteria JSON; a plain name lies in root")
+    criteria: Path | str = option(
+        SPELT, help="criteria JSON; a plain name lies in root", validator=_named
+    )
     ratios: list[float] = option(
         [0.7, 0.15, 0.15], help="shares of train, val and test", validator=shares(3)
     )

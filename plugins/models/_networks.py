@@ -48,8 +48,12 @@ def stored(source: Path, changes: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def check_labels(assets: Path, labels: Sequence[str]) -> None:
     """Refuse a trained head for labels other than those it was trained on, in their order."""
-    known = json.loads((assets / "config.json").read_text(encoding="utf-8"))["id2label"]
-    trained = [known[key] for key in sorted(known, key=int)]
+    file = assets / "config.json"
+    try:
+        known = json.loads(file.read_text(encoding="utf-8"))["id2label"]
+        trained = [known[key] for key in sorted(known, key=int)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{file}: the labels of the trained head can't be read") from error
     if trained != list(labels):
         raise UserError(f"{assets}: trained on the labels {trained}, and the data has {labels}")
 
@@ -98,7 +102,7 @@ def recompute(net: Any) -> None:
     """Recompute activations in the backward pass; `UserError` where the model can't."""
     if not net.supports_gradient_checkpointing:
         raise UserError(f"model.activation_checkpointing: {net.config.model_type} can't do it")
-    net.activation_checkpointing_enable()
+    net.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def positions(net: Any) -> int | None:

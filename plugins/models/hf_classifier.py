@@ -13,7 +13,7 @@ from torch import nn
 
 from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
-from plugins.models import _networks, _pretrained
+from plugins.models import _cpu, _networks, _pretrained
 from plugins.models._text_pairs import TextPairs
 
 _log = logging.getLogger("framework")
@@ -77,6 +77,7 @@ class HfClassifier:
             config, tokenizer = _networks.from_nothing(self.config | names, info["train"])
         tokenizer.model_max_length = self.max_length  # for those who load what was exported
         net = _networks.network(config, source, self._attentions())
+        _cpu.quicken(net)
         _networks.check_used(self.config, net)
         room = _networks.positions(net)
         if room is not None and self.max_length > room:

@@ -16,9 +16,21 @@ class Constant:
 
     warmup: int | float = option(0.0, help=WARMUP_HELP, validator=check_warmup)
 
-    def build(self, total_steps: int) -> Callable[[int], float]:
+    def build(self, total_steps: int) -> Flat:
         """Return factor(step) of the learning rate over `total_steps`; step 0 is the first."""
-        return with_warmup(self.warmup, total_steps, _curve)
+        return Flat(with_warmup(self.warmup, total_steps, _curve))
+
+
+@attrs.frozen
+class Flat:
+    """A schedule that says that it is not meant to move the rate."""
+
+    factor: Callable[[int], float]
+    steady = True
+
+    def __call__(self, step: int, /) -> float:
+        """Return the factor at a step."""
+        return self.factor(step)
 
 
 def _curve(_progress: float) -> float:

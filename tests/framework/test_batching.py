@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -173,6 +178,17 @@ class Augmenting(Processor):
 
 
 @attrs.define
+class Listening(Processor):
+    """Says which signals the process that makes a batch listens to."""
+
+    def collate(self, features: Any) -> dict[str, Any]:
+        """Add whether they are blocked."""
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        return super().collate(features) | {"deaf": [number in blocked for number in numbers]}
+
+
+@attrs.define
 class Odd(Augmenting):
     """Hangs what a loader's own conversion would change on its batches."""
 
@@ -213,6 +229,64 @@ def test_workers_change_nothing(workers: int) -> None:
 def test_workers_convert_nothing() -> None:
     """What a batch holds besides tensors comes out of a worker as it went in."""
     assert shown(list(feed(Odd(), 1).epoch(0))) == shown(list(feed(Odd()).epoch(0)))
+
+
+def test_workers_are_deaf() -> None:
+    """A signal to the whole group ends the training process alone, which ends its workers."""
+    for workers in (0, 1):
+        batches = [batch for window in feed(Listening(), workers).whole() for batch in window]
+        assert all(batch["deaf"] == [bool(workers)] * 2 for batch in batches)
+
+
+FAILING = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from tiny_parts import At, Processor, trainer
+
+class Bad(Processor):
+    def collate(self, features):
+        if sys.argv[3] == "batch" and any(item["id"] == "r7" for item in features):
+            raise ValueError("no")
+        return super().collate(features)
+
+def fail(state):
+    if sys.argv[3] == "callback":
+        raise ValueError
+    if sys.argv[3] == "killed":
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+
+sizes = {"train": 200, "val": 4}
+fail = {"fail": At("step_end", 2, fail)}
+run = trainer(Path(sys.argv[1]), fail, workers=2, processor=Bad(), sizes=sizes)
+try:
+    run.fit()
+except Exception as error:
+    kept = error  # as an interpreter at its end keeps what nobody caught
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("callback", r"callback 'fail' \(tiny_parts\.At\) failed in step_end: ValueError"),
+        ("batch", r"Caught ValueError in DataLoader worker process \d"),
+        ("killed", r"DataLoader worker \(pid|\[Errno"),
+    ],
+    ids=["callback", "batch", "killed"],
+)
+def test_a_failure_ends_the_workers(tmp_path: Path, how: str, said: str) -> None:
+    """A run that fails in mid-epoch is over: nothing waits for its loader's processes."""
+    done = subprocess.run(
+        [sys.executable, "-c", FAILING, str(tmp_path), str(Path(__file__).parent), how],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=40,
+    )
+    assert re.match(said, done.stdout), done.stdout + done.stderr
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.commands.terminal import text
 from framework.errors import ExperimentError, Problem, RunError, UserError, listing, nearest
 
 WORDS = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=3, max_size=10)
 
 
 @pytest.mark.parametrize(
-    ("problem", "text"),
+    ("problem", "told"),
     [
         (Problem("wrong"), "wrong"),
         (Problem("wrong", "x.toml"), "x.toml: wrong"),
@@ -25,25 +26,26 @@ WORDS = st.text(st.characters(codec="ascii", categories=["Ll", "Nd"]), min_size=
         ),
     ],
 )
-def test_a_problem_is_a_line_and_its_source(problem: Problem, text: str) -> None:
+def test_a_problem_is_a_line_and_its_source(problem: Problem, told: str) -> None:
     """A problem reads `where: message`, with the source line and the caret below."""
-    assert str(problem) == text
+    assert text(problem) == told
+    assert str(problem) == told.split("\n", maxsplit=1)[0]
 
 
 def test_colour_marks_the_place_and_the_caret() -> None:
     """In colour the place is bold and the caret red; without it there is no escape at all."""
     problem = Problem("wrong", "x.toml", 1, 2, "ab")
-    assert problem.text(colour=True) == (
+    assert text(problem, colour=True) == (
         "\x1b[1mx.toml:1:2:\x1b[0m wrong\n    ab\n     \x1b[1;31m^\x1b[0m"
     )
-    assert "\x1b" not in problem.text()
+    assert "\x1b" not in text(problem)
 
 
 def test_an_experiments_error_is_all_its_problems() -> None:
     """One error tells every problem, in the order they were found."""
     problems = [Problem("b", "x", 2, 1, "b"), Problem("a")]
     error = ExperimentError(problems)
-    assert str(error) == "x:2:1: b\n    b\n    ^\na"
+    assert str(error) == "x:2:1: b\na"
     assert error.problems == tuple(problems)
 
 

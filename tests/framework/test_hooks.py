@@ -9,11 +9,11 @@ import os
 import re
 import subprocess
 import sys
+from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +29,7 @@ from framework.errors import RunError, UserError
 from framework.hooks import NAMES, Hooks, Specs, hookimpl, ordered
 
 STATE: Any = SimpleNamespace(name="state")
+STEP: Any = {"state": STATE, "window": [], "loss": {}, "norm": None}
 RECORDER = """
 import attrs
 from framework.hooks import NAMES, hookimpl
@@ -97,12 +98,15 @@ def test_a_real_run_follows_the_docstring(tmp_path: Path, monkeypatch: pytest.Mo
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "completed"
-    written = marks()
-    first = next(i for i, (_, name) in enumerate(written) if name == "epoch_start")
-    last = next(i for i, (_, name) in enumerate(written) if name == "epoch_end") + 1
-    names = [name for _, name in written]
-    expected = names[:first] + names[first:last] * 2 + names[last:]
-    assert (tmp_path / "events.txt").read_text().split() == expected
+    events = (tmp_path / "events.txt").read_text().split()
+    names = [name for _, name in marks()]
+    first, last = names.index("epoch_start"), names.index("epoch_end") + 1
+    (saved,) = (i for i, name in enumerate(names) if name == "save_end")
+    assert saved == last
+    # the first epoch's checkpoint is told before the second's is begun: after its evaluation
+    epoch = names[first:last]
+    second = [*epoch[:-1], "save_end", epoch[-1]]
+    assert events == names[:first] + epoch + second + names[last:]
 
 
 def test_the_marks_are_indented_as_they_are_called(tmp_path: Path) -> None:
@@ -116,6 +120,7 @@ def test_the_marks_are_indented_as_they_are_called(tmp_path: Path) -> None:
     assert names.count("epoch_start") == names.count("epoch_end") == 2
     assert names.count("step_start") == names.count("step_end") == 6
     inside = 0
+    assert depth["save_end"] == depth["epoch_start"]
     for name in names:
         inside -= name == "epoch_end"
         assert not name.startswith("step") or inside == 1
@@ -146,7 +151,7 @@ def test_every_argument_is_given_by_name() -> None:
 
     call = Hooks({"live": Live()}).call
     call.evaluate_end(state=STATE, split="val", metrics={"f1": 1.0})
-    call.step_end(state=STATE, window=[])
+    call.step_end(**STEP)
     call.log(state=STATE, point={"step": 1})
     call.run_end(state=STATE)
     assert seen == [("val", {"f1": 1.0}), "step_end", ("state", {"step": 1})]
@@ -262,7 +267,13 @@ NOT_PLAIN = ": 'step_end' must be plain: no default, no setting of @hookimpl, no
                 " it is called with 'state', 'split', 'metrics'"
             ),
         ),
-        (Variadic(), ": 'step_end' has no argument 'given'; it is called with 'state', 'window'"),
+        (
+            Variadic(),
+            (
+                ": 'step_end' has no argument 'given';"
+                " it is called with 'state', 'window', 'loss', 'norm'"
+            ),
+        ),
         (Unmarked(), ": 'step_end' is never called; mark it with @hookimpl"),
         (Static(), ": 'step_end' is never called; mark it with @hookimpl"),
         (Defaulted(), NOT_PLAIN),
@@ -311,7 +322,7 @@ def test_callbacks_are_called_in_order(wishes: Any, expected: str) -> None:
     """The order is the file's, moved only where `before` and `after` say so."""
     calls: list[str] = []
     live = {label: made(label, calls=calls, **wish) for label, wish in wishes.items()}
-    Hooks(live).call.step_end(state=STATE, window=[])
+    Hooks(live).call.step_end(**STEP)
     assert "".join(calls) == expected
 
 
@@ -375,7 +386,7 @@ def test_a_failure_ends_the_run_under_its_owners_name() -> None:
     """
     call = Hooks({"first": made("x"), "mine": Broken()}).call
     with pytest.raises(RunError) as caught:
-        call.step_end(state=STATE, window=[])
+        call.step_end(**STEP)
     assert re.fullmatch(
         rf"callback 'mine' \({__name__}\.Broken\) failed in step_end:"
         r" ZeroDivisionError at test_hooks\.py:\d+",
@@ -390,23 +401,21 @@ def test_an_error_that_is_worded_passes_as_it_is(error: Exception) -> None:
     live = Broken()
     live.error = error
     with pytest.raises(type(error)) as caught:
-        Hooks({"mine": live}).call.step_end(state=STATE, window=[])
+        Hooks({"mine": live}).call.step_end(**STEP)
     assert caught.value is error
 
 
-def test_a_sinks_failure_is_told_once(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sinks_failure_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sink that fails is told once, by name, and everything else is called as before."""
     calls: list[str] = []
-    caplog.set_level(logging.WARNING, logger="framework")
-    monkeypatch.setattr(logging.getLogger("framework"), "propagate", True)
+    heard = BufferingHandler(capacity=10)
+    monkeypatch.setattr(logging.getLogger("framework"), "handlers", [heard])
     live = {"a": made("a", calls=calls), "sink": BrokenSink(), "b": made("b", calls=calls)}
     registered = Hooks(live)
     for _ in range(3):
-        registered.call.step_end(state=STATE, window=[])
+        registered.call.step_end(**STEP)
     assert calls == ["a", "b"] * 3
-    (said,) = [record.getMessage() for record in caplog.records]
+    (said,) = [record.getMessage() for record in heard.buffer]
     assert said.startswith(
         f"callback 'sink' ({__name__}.BrokenSink) failed; the run goes on without it:"
         " ZeroDivisionError at test_hooks.py:"
@@ -420,7 +429,7 @@ def test_no_failure_of_a_sink_ends_a_run(error: Exception) -> None:
     live = BrokenSink()
     live.error = error
     registered = Hooks({"mine": live})
-    registered.call.step_end(state=STATE, window=[])
+    registered.call.step_end(**STEP)
     assert registered.broken == {"mine"}
 
 
@@ -429,30 +438,7 @@ def test_an_interrupt_is_no_failure_of_a_sink() -> None:
     live = BrokenSink()
     live.error = KeyboardInterrupt()
     with pytest.raises(KeyboardInterrupt):
-        Hooks({"mine": live}).call.step_end(state=STATE, window=[])
-
-
-@attrs.define
-class Counting:
-    """Counts steps, and can be saved."""
-
-    steps: int = 0
-
-    @hookimpl
-    def step_end(self) -> None:
-        """Count."""
-        self.steps += 1
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the count."""
-        return {"steps": self.steps}
-
-
-def test_states_are_kept_by_label() -> None:
-    """A checkpoint gets the state of each callback that has one, under its label."""
-    registered = Hooks({"a": Counting(), "none": made("none"), "b": Counting(5)})
-    registered.call.step_end(state=STATE, window=[])
-    assert registered.state_dict() == {"a": {"steps": 1}, "b": {"steps": 6}}
+        Hooks({"mine": live}).call.step_end(**STEP)
 
 
 def test_a_run_without_callbacks_calls_nothing() -> None:

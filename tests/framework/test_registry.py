@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from support import install
 
+from framework.commands._records import source_hash
 from framework.errors import UserError
-from framework.registry import KINDS, Registry, source_hash
+from framework.registry import KINDS, Registry
 
 Install = Callable[..., None]
 OPTIONS = """
@@ -61,8 +62,8 @@ def said(action: Callable[[], object]) -> str:
 
 
 def test_kinds_are_one_table() -> None:
-    """Every kind has a group named after it, and no two share a key of the experiment."""
-    assert all(kind.group == f"framework.{name}" for name, kind in KINDS.items())
+    """Every kind stands under its name, and no two share a key of the experiment."""
+    assert all(kind.name == name for name, kind in KINDS.items())
     tables = [kind.table for kind in KINDS.values() if kind.table]
     assert len(set(tables)) == len(tables)
 

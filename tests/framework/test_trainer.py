@@ -12,76 +12,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_parts import (
-    CrossEntropy,
-    Net,
+    At,
+    Modes,
+    Poisoned,
     Recorder,
     amp,
+    fitted,
     net,
     one_thread,  # noqa: F401 - a fixture for every test here
     records,
     trainer,
+    weights,
 )
 from torch import nn
 
 from framework import checkpoint
-from framework.errors import RunError
 from framework.hooks import hookimpl
 from plugins.callbacks.checkpoint import Checkpoint
-from plugins.callbacks.early_stopping import EarlyStopping
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    """Return all weights in one vector."""
-    return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
-
-
-def fitted(folder: Path, callbacks: Any = None, **settings: Any) -> tuple[Any, Recorder]:
-    """Train; the trainer, and what was called."""
-    recorder = Recorder()
-    run = trainer(folder, {**(callbacks or {}), "recorder": recorder}, **settings)
-    run.fit()
-    return run, recorder
-
-
-@attrs.define
-class At:
-    """Does something at a hook, once, when the run is at some step."""
-
-    hook: str
-    step: int
-    act: Any
-    done: bool = False
-
-    def _look(self, hook: str, state: Any) -> None:
-        if hook == self.hook and state.step == self.step and not self.done:
-            self.done = True
-            self.act(state)
-
-    @hookimpl
-    def epoch_start(self, state: Any) -> None:
-        """Look."""
-        self._look("epoch_start", state)
-
-    @hookimpl
-    def step_start(self, state: Any) -> None:
-        """Look."""
-        self._look("step_start", state)
-
-    @hookimpl
-    def step_end(self, state: Any) -> None:
-        """Look."""
-        self._look("step_end", state)
-
-    @hookimpl
-    def evaluate_end(self, state: Any, split: str) -> None:
-        """Look, at evaluations of the validation split."""
-        if split == "val":
-            self._look("evaluate_end", state)
-
-    @hookimpl
-    def epoch_end(self, state: Any) -> None:
-        """Look."""
-        self._look("epoch_end", state)
 
 
 def test_a_run_from_end_to_end(tmp_path: Path) -> None:
@@ -107,7 +54,7 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     assert state.learning_rate == 0.1
     assert (state.status, state.stopping, state.best) == ("running", False, None)
     assert set(state.metrics) == {"val", "test"}
-    assert set(state.timing) == {"train", "evaluate"}
+    assert set(state.timing) == {"train", "evaluate", "checkpoint"}
     assert all(spent > 0 for spent in state.timing.values())
 
 
@@ -222,20 +169,6 @@ def test_training_is_the_same_however_it_is_watched(tmp_path: Path) -> None:
     assert torch.equal(seldom, trained("c", callbacks=saves))
 
 
-class Modes(Net):
-    """Notes in which mode, and with gradients or not, each forward pass ran."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        super().__init__()
-        self.seen: list[tuple[bool, bool]] = []
-
-    def forward(self, x: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
-        """Note."""
-        self.seen.append((self.training, torch.is_grad_enabled()))
-        return super().forward(x, **batch)
-
-
 def test_evaluations_are_without_dropout_and_gradients(tmp_path: Path) -> None:
     """Training runs in training mode; evaluations don't, and leave the mode as it was."""
     module = Modes()
@@ -273,76 +206,6 @@ def test_without_a_test_split_training_just_ends(tmp_path: Path) -> None:
     assert rows == {}
     assert [split for _, (split, _) in recorder.of("evaluate_end")] == ["val", "val"]
     assert run.state.step == 6
-
-
-@pytest.mark.parametrize("status", ["stopped_early", "failed"])
-@pytest.mark.parametrize(
-    ("hook", "step", "taken", "evaluations"),
-    [
-        ("step_end", 2, 2, ["test"]),
-        ("step_start", 1, 2, ["test"]),
-        ("step_end", 3, 3, ["test"]),
-        ("epoch_end", 3, 3, ["val", "test"]),
-        ("epoch_start", 3, 4, ["val", "test"]),
-        ("evaluate_end", 3, 3, ["val", "test"]),
-    ],
-)
-def test_a_request_to_stop(
-    tmp_path: Path, hook: str, step: int, taken: int, evaluations: list[str], status: Any
-) -> None:
-    """Training ends after the running step; then comes the test, and the reason is kept."""
-    stop = At(hook, step, lambda state: state.stop("enough", status))
-    run, recorder = fitted(tmp_path, {"stop": stop}, log_every=10)
-    state = run.state
-    assert stop.done
-    assert (state.step, state.status, state.reason) == (taken, status, "enough")
-    assert [split for _, (split, _) in recorder.of("evaluate_end")] == evaluations
-    logged = [point["step"] for _, point in recorder.of("log") if "train/loss" in point]
-    assert logged[-1] == taken
-
-
-def test_the_first_reason_to_stop_stays(tmp_path: Path) -> None:
-    """A second request changes neither reason nor status."""
-    first = At("step_end", 2, lambda state: state.stop("first"))
-    second = At("step_end", 2, lambda state: state.stop("second", "interrupted"))
-    run, _ = fitted(tmp_path, {"first": first, "second": second})
-    assert (run.state.reason, run.state.status) == ("first", "stopped_early")
-
-
-def test_early_stopping(tmp_path: Path) -> None:
-    """A metric that stops improving ends training after `patience` evaluations."""
-    stopping = EarlyStopping(monitor="val/right/seen", mode="max", patience=2).build()
-    run, recorder = fitted(tmp_path, {"early": stopping}, epochs=9)
-    assert run.state.step == 9
-    assert run.state.epoch == 3
-    assert run.state.status == "stopped_early"
-    assert run.state.reason == "val/right/seen has not improved for 2 evaluations"
-    splits = [split for _, (split, _) in recorder.of("evaluate_end")]
-    assert splits == ["val"] * 3 + ["test"]
-
-
-@pytest.mark.parametrize(("hook", "step"), [("step_end", 2), ("evaluate_end", 3)])
-def test_an_interrupt_saves_and_leaves(tmp_path: Path, hook: str, step: int) -> None:
-    """An interrupted run saves `last` at its step and evaluates nothing more."""
-    stop = At(hook, step, lambda state: state.stop("received SIGINT", "interrupted"))
-    run, recorder = fitted(tmp_path, {"stop": stop})
-    last = tmp_path / "checkpoints" / "last"
-    checkpoint.verify(last)
-    assert last.readlink() == Path(f"step-{step}")
-    other = net(5)
-    checkpoint.load_weights(other, last / "model" / "model.safetensors")
-    assert torch.equal(weights(other), weights(run.state.model.module))
-    assert "test" not in [split for _, (split, _) in recorder.of("evaluate_end")]
-    assert recorder.of("save_end") == [
-        ({"step": step, "epoch": 0, "batch": step}, last.parent / f"step-{step}")
-    ]
-
-
-def test_an_interrupt_between_epochs_saves_too(tmp_path: Path) -> None:
-    """An interrupted run saves `last`, at whatever moment the signal comes."""
-    stop = At("epoch_end", 3, lambda state: state.stop("received SIGINT", "interrupted"))
-    fitted(tmp_path, {"stop": stop})
-    assert (tmp_path / "checkpoints" / "last").readlink() == Path("step-3")
 
 
 @pytest.mark.parametrize("step", [3, 6])
@@ -391,7 +254,8 @@ def test_the_test_sees_the_best_weights(tmp_path: Path, best: int) -> None:
 
 def test_checkpoints_that_are_kept(tmp_path: Path) -> None:
     """Of a checkpoint each step, the two newest and those under a link are kept."""
-    _, recorder = fitted(tmp_path, {"snapshots": Snapshots(2)})
+    callbacks = {"snapshots": Snapshots(2), "checkpoint": Checkpoint(every_epochs=0).build()}
+    _, recorder = fitted(tmp_path, callbacks, sizes={"train": 10, "test": 3})
     root = tmp_path / "checkpoints"
     assert sorted(path.name for path in root.iterdir()) == [
         "best",
@@ -402,8 +266,9 @@ def test_checkpoints_that_are_kept(tmp_path: Path) -> None:
     ]
     assert (root / "best").readlink() == Path("step-2")
     assert (root / "last").readlink() == Path("step-6")
-    saved = [(at["step"], folder.name) for at, folder in recorder.of("save_end")]
-    assert saved == [(step, f"step-{step}") for step in range(1, 7)]
+    # each is told of before the next is begun, and the last when training has ended
+    saved = dict.fromkeys((at["step"], folder.name) for at, folder in recorder.of("save_end"))
+    assert list(saved) == [(step + 1, f"step-{step}") for step in range(1, 6)] + [(6, "step-6")]
 
 
 def test_the_checkpoint_callback_finds_the_best(tmp_path: Path) -> None:
@@ -432,33 +297,54 @@ def test_a_checkpoint_can_be_trusted_while_hooks_read_it(tmp_path: Path) -> None
         def save_end(self, state: Any, folder: Path) -> None:
             """Verify it, and where the tags point."""
             checkpoint.verify(folder)
-            found.append((state.step, (folder.parent / "last").readlink().name))
+            found.append((folder.name, (folder.parent / "last").readlink().name))
 
     fitted(tmp_path, {"snapshots": Snapshots(1), "reader": Reader()})
-    assert found == [(step, f"step-{step}") for step in range(1, 7)]
+    assert found == [(f"step-{step}", f"step-{step}") for step in range(1, 7)]
 
 
-class Poisoned(CrossEntropy):
-    """Gives NaN for a batch with some record in it, in training."""
+def test_a_step_that_isnt_finite_is_counted_and_not_taken(tmp_path: Path) -> None:
+    """Hooks see why a step was not taken, what its loss was, and weights as they were before."""
+    seen: list[Any] = []
 
-    def __call__(self, outputs: Any, batch: Any) -> dict[str, torch.Tensor]:
-        """Poison."""
-        found = super().__call__(outputs, batch)
-        return {"ce": found["ce"] * (math.nan if "r7" in batch["id"] else 1)}
+    class Watch:
+        """Notes each step."""
+
+        @hookimpl
+        def step_end(self, state: Any, window: Any, loss: Any, norm: Any) -> None:
+            """Note."""
+            ids = [i for batch in window for i in batch["id"]]
+            means = {name: float(value) for name, value in loss.items()}
+            seen.append(("r7" in ids, state.missed, means, weights(state.model.module)))
+
+    sizes = {"train": 10, "test": 3}
+    run, _ = fitted(tmp_path, {"watch": Watch()}, loss=Poisoned(), sizes=sizes, on_nonfinite="skip")
+    assert [missed for _, missed, _, _ in seen] == ["loss" if bad else "" for bad, *_ in seen]
+    assert sum(bad for bad, *_ in seen) == run.state.skipped == 2
+    before = weights(net())
+    for bad, _, means, after in seen:
+        assert math.isnan(means["ce"]) == bad
+        assert torch.equal(after, before) == bad
+        before = after
+    assert run.state.step == 6
 
 
-def test_a_step_that_isnt_finite_ends_the_run(tmp_path: Path) -> None:
-    """The error says which step it was and names its records; no counter moves."""
-    recorder = Recorder()
-    run = trainer(tmp_path, {"recorder": recorder}, loss=Poisoned())
-    with pytest.raises(RunError) as caught:
-        run.fit()
-    at, window = recorder.of("step_start")[-1]
-    ids = ", ".join(window[0]["id"])
-    assert "r7" in ids
-    assert str(caught.value).startswith(f"step {at['step'] + 1}: the loss is {{'ce': nan}}")
-    assert str(caught.value).endswith(f"look at its records: {ids}")
-    assert run.state.step == at["step"]
+def test_a_step_that_isnt_finite_ends_training(tmp_path: Path) -> None:
+    """Also where no callback looks: the run has failed, is saved as it was, and isn't tested."""
+    run, recorder = fitted(tmp_path, loss=Poisoned())
+    state = run.state
+    (at, window) = recorder.of("step_start")[-1]
+    assert "r7" in [i for batch in window for i in batch["id"]]
+    assert (state.status, state.step) == ("failed", at["step"] + 1)
+    assert state.reason == f"step {state.step}: the loss is not finite"
+    assert recorder.of("evaluate_start") == [
+        e for e in recorder.of("evaluate_start") if e[0]["step"] < state.step
+    ]
+    last = tmp_path / "checkpoints" / "last"
+    assert last.readlink() == Path(f"step-{state.step}")
+    other = net(5)
+    checkpoint.load_weights(other, last / checkpoint.WEIGHTS)
+    assert bool(weights(other).isfinite().all())
 
 
 def test_skipped_steps_dont_move_the_schedule(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from framework import build
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
 from framework.hooks import Hooks, hookimpl
@@ -48,6 +49,20 @@ class Net(nn.Module):
     def forward(self, x: torch.Tensor, **_: Any) -> dict[str, torch.Tensor]:
         """Return `logits` [B, 3] of `x` [B, 4]."""
         return {"logits": self.head(torch.tanh(self.body(x)))}
+
+
+class Modes(Net):
+    """Notes in which mode, and with gradients or not, each forward pass ran."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        super().__init__()
+        self.seen: list[tuple[bool, bool]] = []
+
+    def forward(self, x: torch.Tensor, **batch: Any) -> dict[str, torch.Tensor]:
+        """Note."""
+        self.seen.append((self.training, torch.is_grad_enabled()))
+        return super().forward(x, **batch)
 
 
 class Processor:
@@ -109,6 +124,19 @@ class CrossEntropy:
             logits, batch["labels"], ignore_index=-100, reduction="sum"
         )
         return {"ce": value}
+
+
+@attrs.define
+class Poisoned(CrossEntropy):
+    """Gives NaN for a batch with one of some records in it, in training."""
+
+    ids: Collection[str] = ("r7",)
+
+    def __call__(self, outputs: Any, batch: Any) -> dict[str, torch.Tensor]:
+        """Poison."""
+        found = super().__call__(outputs, batch)
+        bad = torch.is_grad_enabled() and not set(self.ids).isdisjoint(batch["id"])
+        return {"ce": found["ce"] * (math.nan if bad else 1)}
 
 
 @attrs.define
@@ -262,13 +290,15 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         "deterministic": False,
         "workers": 0,
         "threads": 0,
+        "on_oom": "stop",
+        "on_nonfinite": "stop",
     }
     training |= {key: settings.pop(key) for key in list(settings) if key in training}
     options = Training(**training)
     sizes = settings.pop("sizes", {"train": 10, "val": 6, "test": 5})
     module = settings.pop("module", None) or net()
     rows = settings.pop("rows", {})
-    live = LiveModel(module)
+    live = LiveModel(module, settings.pop("processor", None) or Processor())
     feeds = {
         split: Feed(
             processor=live.processor,
@@ -276,6 +306,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
             batch_size=options.batch_size,
             micro_batch=options.micro_batch,
             seed=7,
+            workers=options.workers,
         )
         for index, (split, size) in enumerate(sizes.items())
     }
@@ -286,22 +317,87 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
     def sink(split: str) -> Iterator[Any]:
         yield rows.setdefault(split, []).extend
 
+    step = update(module, max_norm=options.max_grad_norm, **settings)
     state = State(
         folder=folder,
         name="tiny",
         model=live,
+        optimizer=step.optimizer,
+        schedule=step.factor,
+        training=options,
         epochs=options.epochs,
         steps_per_epoch=steps,
         total_steps=min(options.steps, total) if options.steps else total,
         items_per_epoch=sizes["train"],
+        micro_batch=options.micro_batch,
     )
-    return Trainer(
+    return build.assembled(
+        ModelFiles({"labels": ["a", "b", "c"]}, 'name = "tiny"\n'),
         state=state,
-        training=options,
-        update=update(module, max_norm=options.max_grad_norm, **settings),
+        update=step,
         hooks=Hooks(callbacks or {}),
         feeds=feeds,
         metrics=lambda: {"right": Share()},
         rows=sink,
-        model_files=ModelFiles({"labels": ["a", "b", "c"]}, 'name = "tiny"\n'),
     )
+
+
+def weights(module: nn.Module) -> torch.Tensor:
+    """Return all weights in one vector."""
+    return torch.cat([p.detach().flatten() for p in module.parameters()]).clone()
+
+
+def fitted(folder: Path, callbacks: Any = None, **settings: Any) -> tuple[Any, Recorder]:
+    """Train; the trainer, and what was called."""
+    recorder = Recorder()
+    run = trainer(folder, {**(callbacks or {}), "recorder": recorder}, **settings)
+    run.fit()
+    return run, recorder
+
+
+@attrs.define
+class At:
+    """Does something at a hook, once, when the run is at some step."""
+
+    hook: str
+    step: int
+    act: Any
+    split: str = "val"
+    done: bool = False
+
+    def _look(self, hook: str, state: Any) -> None:
+        if hook == self.hook and state.step == self.step and not self.done:
+            self.done = True
+            self.act(state)
+
+    @hookimpl
+    def epoch_start(self, state: Any) -> None:
+        """Look."""
+        self._look("epoch_start", state)
+
+    @hookimpl
+    def step_start(self, state: Any) -> None:
+        """Look."""
+        self._look("step_start", state)
+
+    @hookimpl
+    def step_end(self, state: Any) -> None:
+        """Look."""
+        self._look("step_end", state)
+
+    @hookimpl
+    def evaluate_start(self, state: Any, split: str) -> None:
+        """Look, at evaluations of one split."""
+        if split == self.split:
+            self._look("evaluate_start", state)
+
+    @hookimpl
+    def evaluate_end(self, state: Any, split: str) -> None:
+        """Look, at evaluations of one split."""
+        if split == self.split:
+            self._look("evaluate_end", state)
+
+    @hookimpl
+    def epoch_end(self, state: Any) -> None:
+        """Look."""
+        self._look("epoch_end", state)

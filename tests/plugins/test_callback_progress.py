@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pty
 import re
@@ -38,11 +39,12 @@ show_log()
 live = Progress(every=0.0).build()
 call = Hooks({"progress": live}).call
 state = State(folder=Path("."), name="trial", model=SimpleNamespace(module=torch.nn.Linear(2, 2)),
+              optimizer=None, schedule=None, training=None,
               epochs=1, steps_per_epoch=4, total_steps=4, items_per_epoch=32)
 call.run_start(state=state)
 for step in range(1, 5):
     state.count(1e-4, 8, skipped=False)
-    call.step_end(state=state, window=[])
+    call.step_end(state=state, window=[], loss={}, norm=None)
     point = {"step": step, "epoch": step / 4, "time": 1.0, "train/loss": 1.0 / step}
     call.log(state=state, point=point)
     if live.bar is not None:
@@ -57,7 +59,7 @@ print("after", file=sys.stderr)
 def step(call: Any, state: State, loss: float) -> None:
     """One step of 16 items whose loss is logged."""
     state.count(1e-4, 16, skipped=False)
-    call.step_end(state=state, window=[])
+    call.step_end(state=state, window=[], loss={}, norm=None)
     call.log(state=state, point={"step": state.step, "epoch": 0.1, "time": 1.0, "train/loss": loss})
 
 
@@ -114,6 +116,33 @@ def test_plain_lines_are_not_a_flood(state: Make, said: Callable[[int], list[str
         step(call, now, 1.0)
     assert sum(bool(LINE.fullmatch(line)) for line in said(logging.INFO)) == 1
     assert sum(bool(LINE.fullmatch(line)) for line in said(logging.DEBUG)) == 4
+
+
+def test_a_resumed_run_shows_its_own_speed(state: Make, said: Callable[[int], list[str]]) -> None:
+    """Speed and time left are of what this process has trained, not of what it was given."""
+    now, live = state(), Progress(every=0.0).build()
+    now.step, now.items = 10, 160
+    call = Hooks({"progress": live}).call
+    call.run_start(state=now)
+    live.begun -= 10  # as if ten seconds had passed
+    step(call, now, 1.0)
+    (line,) = (match for text in said(logging.INFO) if (match := LINE.fullmatch(text)))
+    assert float(line["speed"]) == pytest.approx(1.6, abs=0.1)
+    minutes, seconds = line["left"].split(":")
+    assert int(minutes) * 60 + int(seconds) == pytest.approx(90, abs=5)
+
+
+def test_a_step_that_was_left_out_spoils_no_smoothed_loss(
+    state: Make, said: Callable[[int], list[str]]
+) -> None:
+    """A point whose loss isn't finite, of steps that were skipped, is not in the mean shown."""
+    now, live = state(), Progress(every=0.0, smoothing=0.5).build()
+    call = Hooks({"progress": live}).call
+    call.run_start(state=now)
+    for loss in (1.0, math.nan, 1.0):
+        step(call, now, loss)
+    lines = [text for text in said(logging.INFO) if text.startswith("step 3/")]
+    assert [LINE.fullmatch(line)["loss"] for line in lines if LINE.fullmatch(line)] == ["1.0000"]
 
 
 def test_beginning_evaluation_and_end(state: Make, said: Callable[[int], list[str]]) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+from support import save_weights
 from torch import nn
 
 from framework import checkpoint
 from framework.errors import UserError
 from framework.protocols import Record
+from plugins.models import _cpu
 from plugins.models.hf_classifier import HfClassifier, LiveClassifier
 
 ROOMS = 48
@@ -107,7 +109,7 @@ def save(live: LiveClassifier, folder: Path) -> Path:
     """Write a model as a checkpoint holds it."""
     folder.mkdir(exist_ok=True)
     live.save_assets(folder)
-    checkpoint.save_weights(live.module, folder / "model.safetensors")
+    save_weights(live.module, folder / "model.safetensors")
     return folder
 
 
@@ -456,7 +458,7 @@ def test_an_architecture_that_cannot_recompute() -> None:
 def test_flash_attention_without_cuda(said: Callable[[], list[str]]) -> None:
     """Flash attention where there is no CUDA falls back to sdpa, and says so."""
     live = build("bert", attention="flash_attention_2")
-    assert live.module.net.config._attn_implementation == "sdpa"
+    assert live.module.net.config._attn_implementation == _cpu.NAME
     assert said() == ["attention flash_attention_2 needs CUDA; taking sdpa"]
     assert logits(live, *RECORDS).isfinite().all()
 
@@ -475,9 +477,9 @@ def test_an_architecture_without_sdpa(said: Callable[[], list[str]]) -> None:
 def test_attention_kernels_agree(kind: str, said: Callable[[], list[str]]) -> None:
     """The kernel asked for is used, without a notice, and both give the same logits."""
     found = []
-    for attention in ("sdpa", "eager"):
+    for attention, name in (("sdpa", _cpu.NAME), ("eager", "eager")):
         live = build(kind, attention=attention)
-        assert live.module.net.config._attn_implementation == attention
+        assert live.module.net.config._attn_implementation == name
         found.append(logits(live, *RECORDS))
     assert said() == []
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-6)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import http.server
 import logging
 import math
 import os
-import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,43 +20,24 @@ import attrs
 import pytest
 import safetensors.torch
 import torch
+from mlflow_runs import (
+    EXPERIMENT,
+    NAME,
+    closed_port,
+    drive,
+    fresh_place,  # noqa: F401 - the fixture `here`
+    prepared,
+    template_store,  # noqa: F401 - and what that one needs
+    the_run,
+)
 
 import framework.commands.trained
 from framework.errors import UserError
 from framework.hooks import Hooks
-from framework.state import Best, State
-from plugins._mlflow import bounded, connect, name, store
+from plugins._mlflow import bounded, connect, masked, name, store
 from plugins.callbacks.mlflow import Mlflow
 from plugins.sources.models import Models
 
-EXPERIMENT = """name = "tiny"
-seed = 42
-metrics = ["f1", "accuracy"]
-
-[dataset]
-use = "redsm5"
-note = "LONG"
-empty = {}
-
-uri = "http://me:secret@host/"
-
-[trainer]
-epochs = 3
-deterministic = false
-max_grad_norm = 1.0
-
-[callbacks."odd[label]"]
-rate = 2e-05
-"""
-ENVIRONMENT = {
-    "python": "3.11",
-    "device": "cpu",
-    "packages": {"torch": "2.13.0+cpu", "transformers": "5.23.0", "attrs": "25.4.0"},
-    "plugins": [{"distribution": "composable-nlp", "version": "0.1.0", "name": "redsm5"}],
-    "git": {"commit": "0123456789abcdef", "dirty": True},
-    "info": {"labels": ["no", "yes"], "class_counts": [30, 70], "criteria": {"A.1": "a text"}},
-    "loss": {"alpha": [1.4, 0.6], "gamma": 2.0},
-}
 POINTS: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0, "time": 0.5, "train/loss": 0.75, "train/learning_rate": 1e-5},
     {"step": 2, "epoch": 1, "time": 1.25, "train/loss": 0.5, "train/learning_rate": 2e-5},
@@ -63,74 +45,10 @@ POINTS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sqlite store with all its tables: making them takes seconds, copying them doesn't."""
-    file = tmp_path_factory.mktemp("template") / "mlflow.db"
-    with bounded(3):
-        connect(f"sqlite:///{file}").search_experiments()
-    return file
-
-
-@pytest.fixture
-def here(tmp_path: Path, template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with an empty store at its default place."""
-    folder = tmp_path / "a place"
-    folder.mkdir()
-    shutil.copy(template, folder / "mlflow.db")
-    monkeypatch.chdir(folder)
-    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
-        monkeypatch.delenv(variable, raising=False)
-    return folder
-
-
-def prepared(root: Path) -> State:
-    """State of a run whose folder holds what a run folder holds, with a tiny model."""
-    folder = root / "runs" / "tiny" / "20260101T000000Z-abcdef"
-    model = folder / "checkpoints" / "step-2" / "model"
-    model.mkdir(parents=True)
-    (folder / "checkpoints" / "best").symlink_to("step-2")
-    safetensors.torch.save_file({"weight": torch.arange(4.0)}, str(model / "model.safetensors"))
-    (model / "info.json").write_text('{"labels": ["no", "yes"]}')
-    (model / "experiment.toml").write_text(EXPERIMENT)
-    (folder / "experiment.toml").write_text(EXPERIMENT.replace("LONG", "x" * 7000))
-    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
-    (folder / "splits.json").write_text('{"train": ["a"]}')
-    (folder / "metrics.jsonl").write_text("")
-    (folder / "result.json").write_text("{}")
-    (folder / "run.log").write_text("said\n")
-    counts = {"epochs": 3, "steps_per_epoch": 2, "total_steps": 6, "items_per_epoch": 8}
-    stand_in: Any = object()
-    best = Best("val/f1", 0.875, 2, {"val": {"f1": 0.875}})
-    return State(folder=folder, name="tiny", model=stand_in, best=best, **counts)
-
-
-def drive(options: Mlflow, state: State, status: Any = "completed") -> float:
-    """Drive the hooks as a run does; the seconds they took."""
-    hooks = Hooks({"mlflow": options.build()})
-    begun = time.monotonic()
-    hooks.call.run_start(state=state)
-    for point in POINTS:
-        hooks.call.log(state=state, point=point)
-    state.status = status
-    hooks.call.run_end(state=state)
-    assert not hooks.broken
-    return time.monotonic() - begun
-
-
-def the_run(experiment: str = "tiny") -> Any:
-    """The only run of an experiment in the default store."""
-    client = connect(store())
-    found = client.get_experiment_by_name(experiment)
-    assert found is not None
-    (run,) = client.search_runs([found.experiment_id])
-    return run
-
-
 def test_everything_reaches_the_store(here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Options, facts of the data, the loss's weights, tags, every point and the files are there."""
     state = prepared(here)
-    drive(Mlflow(), state)
+    drive(Mlflow(), state, POINTS)
     run = the_run()
     assert capfd.readouterr() == ("", "")
     assert run.info.run_name == state.folder.name
@@ -143,7 +61,7 @@ def test_everything_reaches_the_store(here: Path, capfd: pytest.CaptureFixture[s
         "dataset.use": "redsm5",
         "dataset.note": "x" * 6000,
         "dataset.empty": "{}",
-        "dataset.uri": "http://host/",
+        "dataset.uri": "http://host/?token=***",
         "trainer.epochs": "3",
         "trainer.deterministic": "false",
         "trainer.max_grad_norm": "1.0",
@@ -193,7 +111,7 @@ def test_everything_reaches_the_store(here: Path, capfd: pytest.CaptureFixture[s
 )
 def test_status(here: Path, status: str, end: str) -> None:
     """How the run ended is how the tracked run ends, under the experiment that was asked for."""
-    drive(Mlflow(experiment="mine"), prepared(here), status)
+    drive(Mlflow(experiment="mine"), prepared(here), POINTS, status)
     assert the_run("mine").info.status == end
 
 
@@ -215,9 +133,8 @@ def test_registered(
     """The best model is a version under its alias, without a pickle, and comes back as files."""
     monkeypatch.setattr(framework.commands.trained, "finished", lambda address, _: Path(address))
     monkeypatch.setattr(framework.commands.trained, "Predictor", StandIn)
-    state = prepared(here)
-    drive(Mlflow(register="tiny-clf", alias="champion"), state)
-    drive(Mlflow(register="tiny-clf"), state)
+    drive(Mlflow(register="tiny-clf", alias="champion"), prepared(here), POINTS)
+    drive(Mlflow(register="tiny-clf"), prepared(here, name=NAME.replace("a", "0")), POINTS)
     assert capfd.readouterr() == ("", "")
     client = connect(store())
     version = client.get_model_version_by_alias("tiny-clf", "champion")
@@ -278,41 +195,123 @@ def test_fetch_without_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "secret" not in str(caught.value)
 
 
-def closed_port() -> int:
-    """A port that nothing listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://me:secret@host/a", "http://host/a"),
+        ("http://me:se/c@ret@host", "http://host"),
+        ("https://secret@host:80/x?page=2", "https://host:80/x?page=2"),
+        ("http://host/?page=2&token=secret&x=1", "http://host/?page=2&token=***&x=1"),
+        ("http://host?API_KEY=secret' failed", "http://host?API_KEY=***' failed"),
+        ("db://host/x?password=secret;user=a", "db://host/x?password=***;user=a"),
+        ("https://host/code@v1 and a@b", "https://host/code@v1 and a@b"),
+        ("sqlite:////a/b@c/mlflow.db", "sqlite:////a/b@c/mlflow.db"),
+    ],
+)
+def test_secrets_are_masked(text: str, expected: str) -> None:
+    """Names, passwords and tokens in a URI are masked, and an experiment can't hold them."""
+    assert masked(text) == expected
+    if text == expected:
+        assert Mlflow(uri=text).uri == text
+    else:
+        with pytest.raises(ValueError, match="holds a password or a token") as caught:
+            Mlflow(uri=text)
+        assert "secret" not in str(caught.value)
 
 
-def test_a_password_in_the_experiment_is_refused() -> None:
-    """An address with a password can't stand in an experiment, which is copied everywhere."""
-    with pytest.raises(ValueError, match="holds a password"):
-        Mlflow(uri="http://me:secret@127.0.0.1:1")
-    assert Mlflow(uri="http://127.0.0.1:1").uri == "http://127.0.0.1:1"
+def failure(caplog: pytest.LogCaptureFixture) -> str:
+    """The one warning of a run; it says where its points are and how to deliver them."""
+    (record,) = (record for record in caplog.records if record.name == "framework")
+    said = record.getMessage()
+    where = os.path.join("runs", "tiny", NAME)  # noqa: PTH118 - as it is written
+    assert said.endswith(f"in metrics.jsonl; deliver them later: python -m framework sync {where}")
+    assert "\n" not in said
+    return said
 
 
 def test_refused(
     here: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where nothing listens the run goes on at once, and is told once, without the password."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{closed_port()}")
+    """Where nothing listens the run goes on at once, and is told once, without its secrets."""
+    uri = f"http://me:secret@127.0.0.1:{closed_port()}/?token=secret"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    state = prepared(here)
     with caplog.at_level(logging.INFO, "framework"):
-        assert drive(Mlflow(register="m"), prepared(here)) < 5
-    (record,) = (record for record in caplog.records if record.name == "framework")
-    assert "metrics.jsonl" in record.getMessage()
-    assert "Connection refused" in record.getMessage()
-    assert "secret" not in record.getMessage()
+        assert drive(Mlflow(register="m"), state, POINTS) < 5
+    said = failure(caplog)
+    assert "Connection refused" in said
+    assert "secret" not in said + (state.folder / "mlflow.json").read_text()
 
 
 def test_silent(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A server that takes connections and never answers costs the run `timeout` in all."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         uri = f"http://127.0.0.1:{server.getsockname()[1]}"
+        options = Mlflow(uri=uri, register="m", timeout=2)
         with caplog.at_level(logging.INFO, "framework"):
-            assert drive(Mlflow(uri=uri, register="m", timeout=2), prepared(here)) < 5
-    (record,) = (record for record in caplog.records if record.name == "framework")
-    assert "metrics.jsonl" in record.getMessage()
-    assert "(no answer in 2 s)" in record.getMessage()
+            assert drive(options, prepared(here), POINTS) < 5
+    assert "(no answer in 2 s)" in failure(caplog)
+
+
+class Slow(http.server.BaseHTTPRequestHandler):
+    """Answers a byte at a time: no time-out of a read ever comes, and no end."""
+
+    ended = threading.Event()
+
+    def do_GET(self) -> None:
+        """Answer until the test is over, or the client has gone."""
+        self.send_response(200)
+        self.end_headers()
+        try:
+            while not self.ended.wait(0.1):
+                self.wfile.write(b" ")
+        except OSError:
+            return
+
+    do_POST = do_GET
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_slow(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that goes on answering for ever costs the run `timeout` in all, too."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Slow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = Mlflow(uri=f"http://127.0.0.1:{server.server_port}", timeout=2)
+        with caplog.at_level(logging.INFO, "framework"):
+            assert drive(options, prepared(here), POINTS) < 5
+        Slow.ended.set()
+        server.shutdown()
+    assert "(no answer in 2 s)" in failure(caplog)
+
+
+@pytest.mark.parametrize("kind", ["a folder", "no database", "locked"])
+def test_a_file_that_is_no_store(here: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A sqlite file that can't be opened costs seconds, not MLflow's minutes."""
+    file = here / "mlflow.db"
+    if kind == "locked":
+        with closing(sqlite3.connect(file)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            assert drive(Mlflow(), prepared(here), POINTS) < 6
+    else:
+        file.unlink()
+        file.mkdir() if kind == "a folder" else file.write_text("words, " * 1000)
+        assert drive(Mlflow(), prepared(here), POINTS) < 6
+    wanted = {"a folder": "unable to open", "no database": "not a database", "locked": "locked"}
+    assert wanted[kind] in failure(caplog)
+
+
+def test_locked_in_the_middle(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A sqlite file that somebody locks while the run goes on costs `timeout`."""
+    state = prepared(here)
+    hooks = Hooks({"mlflow": Mlflow(timeout=1).build()})
+    hooks.call.run_start(state=state)
+    with closing(sqlite3.connect(here / "mlflow.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        state.status = "completed"
+        hooks.call.run_end(state=state)
+    assert "(no answer in 1 s)" in failure(caplog)
 
 
 def test_recovers(here: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -333,14 +332,28 @@ def test_recovers(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert sorted(metric.step for metric in history) == [1, 2]
 
 
+def test_which_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one given, else the environment's, else the one before, else a file right here."""
+    monkeypatch.chdir(here.parent)
+    before = f"sqlite:///{here}/mlflow.db"
+    assert store() == f"sqlite:///{here.parent}/mlflow.db"
+    assert store("", before) == before
+    # the same words, written for another folder
+    assert store("sqlite:///mlflow.db", before) == before
+    assert store("sqlite:///other.db", before) == f"sqlite:///{here.parent}/other.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host")
+    assert store("", before) == "http://host"
+    assert store("http://given", before) == "http://given"
+
+
 RACE = """
 import sys
 from pathlib import Path
-from framework.state import State
+from types import SimpleNamespace
 from plugins.callbacks.mlflow import Mlflow
-state = State(folder=Path(sys.argv[1]), name="race", model=None, epochs=1, steps_per_epoch=1,
-              total_steps=1, items_per_epoch=1, status="completed")
-tracker = Mlflow().build()
+folder = Path(sys.argv[1])
+state = SimpleNamespace(folder=folder, step=0, started=1e9, status="completed", best=None)
+tracker = Mlflow(experiment="race").build()
 tracker.run_start(state)
 tracker.log(state, {"step": 1, "time": 1.0, "train/loss": 0.5})
 tracker.run_end(state)
@@ -361,8 +374,8 @@ def test_race_on_a_fresh_file(tmp_path: Path) -> None:
         for at in range(4)
     ]
     said = [racer.communicate(timeout=120)[1] for racer in racers]
-    assert [racer.returncode for racer in racers] == [0] * 4
     assert said == [b""] * 4
+    assert [racer.returncode for racer in racers] == [0] * 4
     client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     found = client.get_experiment_by_name("race")
     assert found is not None

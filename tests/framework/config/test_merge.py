@@ -14,6 +14,7 @@ import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
+from framework.commands import terminal
 from framework.config.merge import DEFAULTS, Draft, read
 from framework.errors import ExperimentError, Problem
 
@@ -58,7 +59,7 @@ def refused(child: str | bytes, *sets: str, base: str = "") -> str:
         child = f'extends = "base.toml"\n{child}'
     found = problems(written(child), sets)
     assert found
-    return "\n".join(map(str, found))
+    return "\n".join(map(terminal.text, found))
 
 
 def test_an_empty_file_is_the_defaults() -> None:
@@ -266,7 +267,8 @@ def test_labelled_parts_merge_under_their_labels(base: str, child: str, expected
 def test_a_default_callback_can_be_dropped_or_changed() -> None:
     """The callbacks of the defaults are there to be joined by label."""
     tree = merged("callbacks.jsonl = false\n[callbacks.progress]\nevery = 1.0").tree
-    assert tree["callbacks"] == {"progress": {"every": 1.0}, "jsonl": False, "checkpoint": {}}
+    others: dict[str, object] = {"signals": {}, "guard": {}, "checkpoint": {}}
+    assert tree["callbacks"] == {"progress": {"every": 1.0}, "jsonl": False} | others
 
 
 def test_a_nested_component_is_replaced_too() -> None:
@@ -299,7 +301,7 @@ def test_a_replaced_table_keeps_no_old_origin() -> None:
     """When a component is replaced, the places of its old options are forgotten."""
     draft = merged('loss = "b"', base='loss = { use = "a", gamma = 3 }')
     assert {path for path in draft.origins if path[0] == "loss"} == {("loss",)}
-    assert str(draft.problem(("loss", "gamma"), "wrong")) == (
+    assert terminal.text(draft.problem(("loss", "gamma"), "wrong")) == (
         'x.toml:2:1: wrong\n    loss = "b"\n    ^'
     )
 
@@ -307,10 +309,10 @@ def test_a_replaced_table_keeps_no_old_origin() -> None:
 def test_a_problem_shows_its_line_and_a_caret() -> None:
     """A mistake is shown with its line and a caret under the key, or under the value."""
     draft = merged("[loss]\n\tgamma = 3")
-    assert str(draft.problem(("loss", "gamma"), "too high")) == (
+    assert terminal.text(draft.problem(("loss", "gamma"), "too high")) == (
         "x.toml:2:10: too high\n     gamma = 3\n             ^"
     )
-    assert str(draft.problem(("loss", "gamma"), "unknown", at_value=False)) == (
+    assert terminal.text(draft.problem(("loss", "gamma"), "unknown", at_value=False)) == (
         "x.toml:2:2: unknown\n     gamma = 3\n     ^"
     )
 
@@ -318,14 +320,14 @@ def test_a_problem_shows_its_line_and_a_caret() -> None:
 def test_a_problem_of_an_argument_names_the_argument() -> None:
     """A mistake made by `--set` is told under the argument as it was typed."""
     draft = merged("", "loss.gamma=3")
-    assert str(draft.problem(("loss", "gamma"), "too high")) == (
+    assert terminal.text(draft.problem(("loss", "gamma"), "too high")) == (
         "--set:1:12: too high\n    loss.gamma=3\n               ^"
     )
 
 
 def test_a_problem_of_nothing_written_names_the_file() -> None:
     """What is written nowhere is told of the file, without a line."""
-    assert str(merged("").problem(("loss",), "missing")) == "x.toml: missing"
+    assert terminal.text(merged("").problem(("loss",), "missing")) == "x.toml: missing"
 
 
 @pytest.mark.parametrize("character", ["\u2028", "\u0085", "\u2029"])
@@ -333,7 +335,8 @@ def test_only_line_feeds_end_a_line(character: str) -> None:
     """The line that is shown is the one whose number is given."""
     draft = merged(f"# a{character}b\nseed = 'x'\nname = 'y'")
     assert (
-        str(draft.problem(("seed",), "wrong")) == "x.toml:2:8: wrong\n    seed = 'x'\n           ^"
+        terminal.text(draft.problem(("seed",), "wrong"))
+        == "x.toml:2:8: wrong\n    seed = 'x'\n           ^"
     )
 
 
@@ -436,7 +439,7 @@ def test_a_cycle_is_refused(names: list[str]) -> None:
         written(f'extends = "{parent}"', file)
     chain = " -> ".join([*files, "x.toml"])
     (problem,) = problems(Path("x.toml"))
-    assert str(problem).split("\n")[0] == (
+    assert terminal.text(problem).split("\n")[0] == (
         f"{files[-1]}:1:11: 'extends' leads back to itself: {chain}"
     )
 

@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from framework.commands import terminal
+from framework.commands._resolved import tree
 from framework.config.experiment import Experiment, load
 from framework.config.merge import Draft
 from framework.config.structure import Structurer
@@ -144,7 +146,9 @@ OFFERS = tuple(
     for kind in ("dataset", "model", "loss", "metric")
     for name, cls in CLASSES.items()
 )
-BUILT_IN = ("adamw", "linear", "auto", "progress", "jsonl", "checkpoint", "accuracy")
+BUILT_IN = (
+    "adamw", "linear", "auto", "signals", "guard", "progress", "jsonl", "checkpoint", "accuracy",
+)  # fmt: skip
 REGISTRY = Registry((*(o for o in Registry().offers if o.name in BUILT_IN), *OFFERS))
 BASE = 'dataset = "leaf"\nmodel = "leaf"\n'
 
@@ -168,7 +172,7 @@ def told(text: str, *sets: str, base: str = BASE) -> list[str]:
     with pytest.raises(ExperimentError) as caught:
         loaded(text, *sets, base=base)
     assert str(caught.value) == "\n".join(map(str, caught.value.problems))
-    return [str(problem) for problem in caught.value.problems]
+    return [terminal.text(problem) for problem in caught.value.problems]
 
 
 def options(**table: Any) -> tuple[Any, list[str]]:
@@ -463,7 +467,7 @@ def test_every_mistake_is_told_at_once() -> None:
         ),
         (
             "x.toml:12:1: no callback is named 'nobody'; the choices are"
-            " 'checkpoint', 'jsonl', 'progress'\n"
+            " 'checkpoint', 'guard', 'jsonl', 'progress', 'signals'\n"
             "    [callbacks.nobody]\n"
             "    ^"
         ),
@@ -633,7 +637,7 @@ def test_metrics_in_a_list_and_under_labels_are_the_same() -> None:
     listed = loaded("loss = 'leaf'\nmetrics = ['leaf', 'bounds']")
     tables = loaded("loss = 'leaf'\n[metrics.leaf]\n[metrics.bounds]")
     assert listed.metrics == tables.metrics
-    assert listed.tree() == tables.tree()
+    assert tree(listed) == tree(tables)
 
 
 def test_a_table_in_a_list_keeps_its_label() -> None:
@@ -724,11 +728,11 @@ def test_a_fault_of_a_plugin_names_the_plugin(cls: type[Any], text: str, message
     with pytest.raises(ExperimentError) as caught:
         foreign(cls, text)
     (problem,) = caught.value.problems
-    assert str(problem).startswith(message)
+    assert terminal.text(problem).startswith(message)
 
 
 def test_fields_that_no_file_sets_are_left_alone() -> None:
     """A field under a private name is an option; one that `__init__` doesn't take is none."""
     made = foreign(Odd, "_width = 3")
     assert made.loss.options == Odd(width=3)
-    assert list(made.tree()["loss"]) == ["use", "_width", "raw", "when"]
+    assert list(tree(made)["loss"]) == ["use", "_width", "raw", "when"]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from framework.commands._records import records
 from framework.commands.terminal import show_log
-from framework.log import buffered
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (\w+) (.*)")
 
@@ -36,11 +36,11 @@ def lines(file: Path) -> list[tuple[str, str]]:
 def test_the_log_has_what_was_said_before_it(logger: logging.Logger, tmp_path: Path) -> None:
     """Messages from before there was a file stand in it first, then everything, in order."""
     file = tmp_path / "run.log"
-    with buffered() as log:
+    with records() as log:
         logger.warning("before %s", 1)
         logger.info("é 漢")
         assert not file.exists()
-        log.attach(file)
+        log.buffer.attach(file)
         assert lines(file) == [("WARNING", "before 1"), ("INFO", "é 漢")]
         logger.debug("after")
     logger.info("too late")
@@ -49,9 +49,9 @@ def test_the_log_has_what_was_said_before_it(logger: logging.Logger, tmp_path: P
 
 def test_a_child_logger_is_heard(logger: logging.Logger, tmp_path: Path) -> None:
     """A plugin that logs under a name of its own below the project's is in the log."""
-    with buffered() as log:
+    with records() as log:
         logging.getLogger("framework.somebody").warning("hello")
-        log.attach(tmp_path / "run.log")
+        log.buffer.attach(tmp_path / "run.log")
     assert lines(tmp_path / "run.log") == [("WARNING", "hello")]
 
 
@@ -60,8 +60,8 @@ def test_nothing_stays_behind(logger: logging.Logger, tmp_path: Path) -> None:
     before = logger.handlers[:]
 
     def fail() -> None:
-        with buffered() as log:
-            log.attach(tmp_path / "run.log")
+        with records() as log:
+            log.buffer.attach(tmp_path / "run.log")
             logger.error("last words")
             raise ZeroDivisionError
 
@@ -75,7 +75,7 @@ def test_a_run_that_never_had_a_folder_leaves_no_log(
     logger: logging.Logger, tmp_path: Path
 ) -> None:
     """Without a file nothing is written anywhere."""
-    with buffered():
+    with records():
         logger.error("lost")
     assert list(tmp_path.iterdir()) == []
 
@@ -106,7 +106,7 @@ def test_the_terminal_is_the_stderr_of_the_moment(
     assert (tmp_path / "err").read_text() == "moved\n"
 
 
-@pytest.mark.parametrize("word", ["import framework.log", "import framework.run"])
+@pytest.mark.parametrize("word", ["import framework.commands.terminal", "import framework.run"])
 def test_importing_adds_no_handler(word: str) -> None:
     """Importing does nothing to logging; only a command sends messages to the terminal."""
     script = f"import logging\n{word}\nprint(logging.getLogger('framework').handlers)"
