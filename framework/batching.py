@@ -1,4 +1,4 @@
-"""Which records make which optimizer step: a pure function of seed, epoch and lengths."""
+"""The feed of batches: a pure function of seed, epoch and the sampler's order."""
 
 from __future__ import annotations
 
@@ -13,11 +13,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 16
-"""Batches of a sorting window: wide enough to save padding, narrow enough to stay random."""
+    from framework.protocols import LiveSampler
 
-BLUR = 0.2
-"""By how much of itself a length may be overstated where records are sorted by it."""
+SPAN = 32
+"""Steps' worth of an evaluation's records, among which batches hold those of about one length."""
+
+LARGER = 2
+"""Times as many items, or tokens, as in training: nothing is kept for a backward pass."""
 
 Window: TypeAlias = "list[NDArray[np.int64]]"
 """The micro-batches of one step, as indices of records."""
@@ -26,39 +28,21 @@ Windows: TypeAlias = "Generator[list[dict[str, Any]]]"
 """Collated windows; to be closed, so that worker processes end."""
 
 
-def plan(
-    lengths: Sequence[int], batch_size: int, micro_batch: int, seed: int, epoch: int
-) -> list[Window]:
-    """Return the steps of a training epoch.
+def cut(records: NDArray[np.int64], lengths: NDArray[np.int64], items: int, tokens: int) -> Window:
+    """Cut records in their order into micro-batches of at most so many items and tokens.
 
-    Records are shuffled, then sorted by length inside windows of `WINDOW` batches, so that a
-    batch holds records of about one length; the batches are then shuffled. Lengths are blurred
-    for it by up to `BLUR`, so that a record's company changes in a small split too. The steps
-    hold `batch_size` records each, but for the last, which takes those that chance leaves over.
+    Padding counts as tokens; a record that is too long by itself stands alone. 0: any number.
     """
-    rng = np.random.default_rng([seed, epoch])
-    order = rng.permutation(len(lengths))
-    blurred = np.asarray(lengths) * rng.uniform(1, 1 + BLUR, len(lengths))
-    full = len(order) // batch_size
-    body, rest = order[: full * batch_size], order[full * batch_size :]
-    span = WINDOW * batch_size
-    windows = [body[at : at + span] for at in range(0, len(body), span)]
-    batches = [w[np.argsort(blurred[w])].reshape(-1, batch_size) for w in windows]
-    steps = [batch for window in batches for batch in window]
-    shuffled = [steps[index] for index in rng.permutation(full)]
-    return [_cut(step, micro_batch) for step in [*shuffled, *([rest] if len(rest) else [])]]
-
-
-def in_order(count: int, batch_size: int, micro_batch: int) -> list[Window]:
-    """Return the batches of an evaluation: every record once, in the split's own order."""
-    every = np.arange(count)
-    size = micro_batch or batch_size
-    return [[every[at : at + size]] for at in range(0, count, size)]
-
-
-def _cut(step: NDArray[np.int64], micro_batch: int) -> Window:
-    size = micro_batch or len(step)
-    return [step[at : at + size] for at in range(0, len(step), size)]
+    found, begin, longest = [], 0, 0
+    for at, length in enumerate(lengths.tolist() if tokens else ()):
+        longest = max(longest, length)
+        if at > begin and longest * (at + 1 - begin) > tokens:
+            found.append(records[begin:at])
+            begin, longest = at, length
+    pieces = [*found, records[begin:]]
+    return [
+        p[at : at + (items or len(p))] for p in pieces for at in range(0, len(p), items or len(p))
+    ]
 
 
 @attrs.frozen
@@ -67,30 +51,45 @@ class Feed:
 
     processor: Any
     features: Sequence[Any] = attrs.field(repr=False)
+    sampler: LiveSampler
     batch_size: int
     micro_batch: int = 0
     seed: int = 0
     workers: int = 0
+    lengths: NDArray[np.int64] = attrs.field(repr=False, eq=False)
+
+    @lengths.default
+    def _lengths(self) -> NDArray[np.int64]:
+        known = getattr(self.features, "lengths", None)
+        return np.asarray([f["length"] for f in self.features] if known is None else known)
 
     def epoch(self, epoch: int, start: int = 0) -> Windows:
         """Yield the windows of a training epoch, from step `start` on."""
-        lengths = [item["length"] for item in self.features]
-        steps = plan(lengths, self.batch_size, self.micro_batch, self.seed, epoch)
-        return self._load(steps[start:], epoch)
+        rng = np.random.default_rng([self.seed, epoch])
+        return self._load(self.sampler(self.lengths, self.batch_size, rng), epoch, start)
 
     def whole(self) -> Windows:
-        """Yield every record once, in order, a batch a window."""
-        return self._load(in_order(len(self.features), self.batch_size, self.micro_batch), None)
+        """Yield every record once, in spans of the split's order: within each the longest first.
 
-    def _load(self, steps: list[Window], epoch: int | None) -> Windows:
+        What doesn't fit in memory is met at once so. A batch's `index` says whose its items are.
+        """
+        every = np.arange(len(self.features))
+        size = SPAN * self.batch_size
+        spans = [every[at : at + size] for at in range(0, len(every), size)]
+        order = [span[np.argsort(-self.lengths[span], kind="stable")] for span in spans]
+        return self._load(order, None, 0)
+
+    def _load(self, steps: Sequence[NDArray[np.int64]], epoch: int | None, start: int) -> Windows:
         windows = _Windows(self, steps, epoch)
-        source: Iterator[Any] = (windows[index] for index in range(len(steps)))
+        rest = range(start, len(steps))
+        source: Iterator[Any] = (windows[index] for index in rest)
         if self.workers:
             import torch.utils.data
 
             loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
+                sampler=rest,
                 collate_fn=_as_it_is,
                 num_workers=self.workers,
                 # its own: the number of workers must not move the global random stream
@@ -119,14 +118,15 @@ class _Windows:
     """Windows by index, picklable for loader workers."""
 
     feed: Feed
-    steps: list[Window]
+    steps: Sequence[NDArray[np.int64]]
     epoch: int | None
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
     def __getitem__(self, index: int) -> list[dict[str, Any]]:
-        return [self._batch(indices) for indices in self.steps[index]]
+        feed, records = self.feed, self.steps[index]
+        items, tokens = feed.micro_batch, feed.sampler.budget
+        if self.epoch is None:
+            items, tokens = LARGER * (items or feed.batch_size), LARGER * tokens
+        return [self._batch(part) for part in cut(records, feed.lengths[records], items, tokens)]
 
     def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         feed = self.feed
@@ -136,4 +136,4 @@ class _Windows:
             rngs = map(np.random.default_rng, seeds)
             chosen = [feed.processor.augment(f, r) for f, r in zip(chosen, rngs, strict=True)]
         batch: dict[str, Any] = feed.processor.collate(chosen)
-        return batch
+        return batch if self.epoch is not None else batch | {"index": indices}

@@ -25,9 +25,6 @@ from framework.state import State
 from framework.step import Forward, Recent, Update
 from framework.trainer import Sink, Trainer
 
-CHUNK = 1024
-"""Records that are encoded at once."""
-
 
 def _live(part: Part, *given: Any) -> Any:
     """Build a part; `UserError` where the live object lacks what its kind must offer."""
@@ -131,7 +128,7 @@ def trainer(
     loss = _loss(experiment, info)
     model, run = forward(experiment, info, assets)
     feeds = {
-        split: _feed(experiment, model, splits[split])
+        split: feed(experiment, model, splits[split])
         for split in splits.keys()  # noqa: SIM118
         if only in {None, split}
     }
@@ -190,14 +187,12 @@ def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
     return loss
 
 
-def _feed(experiment: Experiment, model: LiveModel, records: Sequence[Record]) -> Feed:
-    """Encode every record of a split, and make the feed of its batches."""
-    encode, count = model.processor.encode, len(records)
-    starts = range(0, count, CHUNK)
-    chunks = ([records[i] for i in range(at, min(at + CHUNK, count))] for at in starts)
+def feed(experiment: Experiment, model: LiveModel, records: Sequence[Record]) -> Feed:
+    """Encode the records of a split, and make the feed of its batches."""
     return Feed(
         processor=model.processor,
-        features=[features for chunk in chunks for features in encode(chunk)],
+        features=model.processor.encode(records),
+        sampler=_live(experiment.sampler),
         batch_size=experiment.trainer.batch_size,
         micro_batch=experiment.trainer.micro_batch,
         seed=experiment.seed,

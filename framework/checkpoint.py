@@ -14,6 +14,8 @@ import logging
 import os
 import random
 import shutil
+import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -59,7 +61,9 @@ class Keeper:
     files: ModelFiles
     told: Callable[[Path], object]
     """Called with each folder that is whole, in the thread of training."""
-    pool: ThreadPoolExecutor = attrs.field(factory=lambda: ThreadPoolExecutor(1), repr=False)
+    pool: ThreadPoolExecutor = attrs.field(
+        factory=lambda: ThreadPoolExecutor(1, initializer=_give_way), repr=False
+    )
     writing: Future[Path] | None = None
     randomness: Mapping[str, Any] | None = None
     images: Mapping[str, Image] = attrs.field(
@@ -122,6 +126,12 @@ class Keeper:
         """Put the random generators back, once nothing but training draws from them."""
         if self.randomness:
             _set_randomness(self.randomness)
+
+
+def _give_way() -> None:
+    """Have the calling thread take the processor time that training leaves."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
 
 
 def write(

@@ -18,6 +18,7 @@ import attrs
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
 
 Record = Mapping[str, Any]
@@ -133,8 +134,11 @@ class Dataset(Protocol):
 class Processor(Protocol):
     """Turns records into batches, and outputs into rows."""
 
-    def encode(self, records: Sequence[Record]) -> list[Features]:
-        """Features of each record; pure, each with its `id` and `length`."""
+    def encode(self, records: Sequence[Record]) -> Sequence[Features]:
+        """Features of each record; pure, each with its `id` and `length`.
+
+        Both are whole splits and may be lazy. The features may know all `lengths`, as an array.
+        """
 
     def augment(self, features: Features, rng: np.random.Generator) -> Features:
         """Features changed at random, in training only; `rng` is the record's own."""
@@ -231,6 +235,28 @@ class Scheduler(Protocol):
 
     def build(self, total_steps: int) -> LiveScheduler:
         """Build the pure function from a step (0 is the first) to a factor of the rate."""
+
+
+class LiveSampler(Protocol):
+    """The live sampler: `Sampler.build()`; a pure function."""
+
+    budget: int
+    """Tokens of a micro-batch, padding counted; 0: `trainer.micro_batch` alone cuts steps."""
+
+    def __call__(
+        self, lengths: NDArray[np.int64], batch_size: int, rng: np.random.Generator, /
+    ) -> Sequence[NDArray[np.int64]]:
+        """Records of each optimizer step of an epoch, by their number.
+
+        Each stands in one step; steps hold `batch_size` of them, but for the last.
+        """
+
+
+class Sampler(Protocol):
+    """Options of a sampler."""
+
+    def build(self) -> LiveSampler:
+        """Build it."""
 
 
 class LivePrecision(Protocol):

@@ -28,7 +28,10 @@ class Kind:
     """The method that its options must have."""
 
 
-_SINGLE = ("dataset", "model", "loss", "optimizer", "scheduler", "precision", "strategy")
+_SINGLE = (
+    *("dataset", "model", "loss", "optimizer", "scheduler", "sampler"),
+    *("precision", "strategy"),
+)
 KINDS: Mapping[str, Kind] = {
     **{name: Kind(name, name) for name in _SINGLE},
     "metric": Kind("metric", "metrics", many=True, listed=True),

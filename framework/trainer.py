@@ -120,16 +120,22 @@ class Trainer:
         tally = Tally(forward, self.update.loss, self.metrics())
 
         def step(window: Window) -> bool:
+            rows: dict[int, Row] = {}
             for batch in window:
+                index = batch.pop("index")
                 found = tally.add(batch)
                 if sink is not None:
-                    sink(state.model.processor.decode(*found))
-            return state.halted
+                    rows.update(zip(index, state.model.processor.decode(*found), strict=True))
+                if state.halted:
+                    return True
+            if sink is not None:
+                sink([rows[index] for index in sorted(rows)])
+            return False
 
         call.evaluate_start(state=state, split=split)
         forward.module.eval()
         feed = self._feed(split)
-        with state.clock("evaluate"), torch.no_grad():
+        with state.clock("evaluate"), torch.inference_mode():
             self.run_epoch(feed.whole(), step)
         forward.module.train()
         if state.halted:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from framework import build, checkpoint
+from framework.batching import SPAN
 from framework.commands import _inside, _requires
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
@@ -118,10 +119,13 @@ class Predictor:
         import torch
 
         training = self.done.experiment.trainer
-        size = training.micro_batch or training.batch_size
         stream = iter(records)
-        while chunk := list(itertools.islice(stream, size)):
-            features = self.model.processor.encode(chunk)
-            with torch.no_grad():
-                found = self.forward(self.model.processor.collate(features))
-            yield from self.model.processor.decode(*found)
+        while chunk := list(itertools.islice(stream, SPAN * training.batch_size)):
+            rows: dict[int, Row] = {}
+            with torch.inference_mode():
+                for batch in itertools.chain.from_iterable(
+                    build.feed(self.done.experiment, self.model, chunk).whole()
+                ):
+                    index, found = batch.pop("index"), self.forward(batch)
+                    rows.update(zip(index, self.model.processor.decode(*found), strict=True))
+            yield from (rows[index] for index in sorted(rows))

@@ -30,6 +30,7 @@ class Experiment:
     loss: Part
     optimizer: Part
     scheduler: Part
+    sampler: Part
     precision: Part
     strategy: Part
     trainer: Training

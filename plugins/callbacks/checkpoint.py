@@ -25,7 +25,7 @@ _log = logging.getLogger("framework")
 class Checkpoint:
     """Asks for checkpoints, calls the best by a metric `best`, and deletes old ones.
 
-    One is written after every evaluation too: what an evaluation found is never computed twice.
+    One is always written of the best and where training ends, whatever the options say.
     """
 
     monitor: str = option(
@@ -77,15 +77,15 @@ class LiveCheckpoint:
 
     @hookimpl
     def evaluate_end(self, state: State, split: str, metrics: Mapping[str, float]) -> None:
-        """Ask for `last`, and for `best` when it is."""
+        """Ask for `best` when it is, which is the `last` too."""
         wanted, _, name = self.options.monitor.partition("/")
         if split != wanted:
             return
         value = metrics[name]
-        self._ask(state)
         better = value > self.best if self.options.mode == "max" else value < self.best
         if better or (math.isnan(self.best) and not math.isnan(value)):
             self.best = value
+            self._ask(state)
             state.save("best", metric=self.options.monitor, value=value)
 
     @hookimpl

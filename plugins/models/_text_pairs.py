@@ -15,6 +15,9 @@ from framework.protocols import Batch, Features, Outputs, Record, Row
 if TYPE_CHECKING:
     from numpy.random import Generator
 
+CHUNK = 1024
+"""Records that are tokenised at once."""
+
 
 @attrs.frozen
 class TextPairs:
@@ -27,7 +30,12 @@ class TextPairs:
     labels: tuple[str, ...]
 
     def encode(self, records: Sequence[Record]) -> list[Features]:
-        """Tokenise all at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
+        """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
+        starts = range(0, len(records), CHUNK)
+        chunks = ([records[i] for i in range(at, min(at + CHUNK, len(records)))] for at in starts)
+        return [features for chunk in chunks for features in self._encoded(chunk)]
+
+    def _encoded(self, records: Sequence[Record]) -> list[Features]:
         try:
             encoded = self._tokens(records)
         except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -23,142 +24,56 @@ from tiny_parts import (
     records,
 )
 
-from framework.batching import WINDOW, Feed, in_order, plan
+from framework.batching import LARGER, SPAN, Feed, cut
+from plugins.samplers._bucketed import LiveBucketed
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=150)
-SIZES = st.integers(1, 12)
 SEEDS = st.integers(0, 2**32)
 
 
-def flat(steps: Any) -> list[list[int]]:
-    """Return the records of each step, its micro-batches joined."""
-    return [[int(i) for part in window for i in part] for window in steps]
+@given(LENGTHS, st.integers(0, 15), st.integers(0, 200))
+def test_a_cut_keeps_the_order_and_fits(lengths: list[int], items: int, tokens: int) -> None:
+    """Micro-batches only cut; each fits both limits, unless it is one record that is too long."""
+    given = np.asarray(lengths)
+    records = np.arange(len(lengths)) * 3
+    parts = cut(records, given, items, tokens)
+    assert np.concatenate(parts).tolist() == records.tolist()
+    for part in parts:
+        assert 0 < len(part) <= (items or len(lengths))
+        assert len(part) == 1 or not tokens or max(given[part // 3]) * len(part) <= tokens
 
 
-@given(LENGTHS, SIZES, st.integers(0, 15), SEEDS, st.integers(0, 50))
-def test_a_plan_holds_every_record_once(
-    lengths: list[int], batch: int, micro: int, seed: int, epoch: int
-) -> None:
-    """An epoch has each record once; its steps are full, but for the last, which is the rest."""
-    steps = plan(lengths, batch, micro, seed, epoch)
-    sizes = [sum(len(part) for part in window) for window in steps]
-    full, rest = divmod(len(lengths), batch)
-    assert sizes == [batch] * full + [rest] * (rest > 0)
-    assert sorted(i for step in flat(steps) for i in step) == list(range(len(lengths)))
+@given(LENGTHS, st.integers(0, 15), st.integers(1, 200))
+def test_a_cut_is_no_finer_than_it_must(lengths: list[int], items: int, tokens: int) -> None:
+    """A micro-batch ends only where the next record would not fit."""
+    given = np.asarray(lengths)
+    parts = cut(np.arange(len(lengths)), given, 0, tokens)
+    for part, after in itertools.pairwise(parts):
+        assert max(given[part].max(), given[after[0]]) * (len(part) + 1) > tokens
+    sizes = [len(part) for part in cut(np.arange(len(lengths)), given, items, 0)]
+    assert all(size == (items or len(lengths)) for size in sizes[:-1])
 
 
-@given(LENGTHS, SIZES, st.integers(1, 15), SEEDS, st.integers(0, 50))
-def test_micro_batches_cut_a_step_in_order(
-    lengths: list[int], batch: int, micro: int, seed: int, epoch: int
-) -> None:
-    """Micro-batches only cut: the steps are those of no micro-batches, in the same order."""
-    cut = plan(lengths, batch, micro, seed, epoch)
-    assert flat(cut) == flat(plan(lengths, batch, 0, seed, epoch))
-    for window in cut:
-        assert all(len(part) == micro for part in window[:-1])
-        assert 0 < len(window[-1]) <= micro
-
-
-@given(LENGTHS, SIZES, SEEDS, st.integers(0, 50))
-def test_a_plan_is_pure(lengths: list[int], batch: int, seed: int, epoch: int) -> None:
-    """Seed and epoch fix the plan; no global generator is read or moved."""
-    states = random.getstate(), torch.get_rng_state()
-    np.random.seed(1)  # noqa: NPY002 - the global generator is what must not matter
-    first = flat(plan(lengths, batch, 0, seed, epoch))
-    drawn = np.random.random()  # noqa: NPY002
-    np.random.seed(1)  # noqa: NPY002
-    assert drawn == np.random.random()  # noqa: NPY002
-    assert flat(plan(lengths, batch, 0, seed, epoch)) == first
-    assert random.getstate() == states[0]
-    assert torch.equal(torch.get_rng_state(), states[1])
-
-
-@given(st.lists(st.integers(1, 60), min_size=40, max_size=80), SEEDS, st.integers(0, 50))
-def test_epochs_and_seeds_differ(lengths: list[int], seed: int, epoch: int) -> None:
-    """Another epoch or another seed is another order (alike once in 10! at the least)."""
-    first = flat(plan(lengths, 4, 0, seed, epoch))
-    assert flat(plan(lengths, 4, 0, seed, epoch + 1)) != first
-    assert flat(plan(lengths, 4, 0, seed + 1, epoch)) != first
-
-
-@given(st.integers(1, 100), SIZES, st.integers(0, 15))
-def test_an_evaluation_is_in_order(count: int, batch: int, micro: int) -> None:
-    """An evaluation sees every record once, in the split's order, in batches that fit memory."""
-    windows = in_order(count, batch, micro)
-    assert [i for step in flat(windows) for i in step] == list(range(count))
-    assert all(len(window) == 1 for window in windows)
-    sizes = [len(window[0]) for window in windows]
-    assert all(size == (micro or batch) for size in sizes[:-1])
-    assert sizes[-1] <= (micro or batch)
-
-
-@given(st.integers(0, 2**16))
-def test_batches_hold_records_of_like_length(seed: int) -> None:
-    """Sorting inside windows saves more than half of the padding of a random order.
-
-    Lengths are log-normal, as those of sentences are; the padding of a batch is what its items
-    lack to its longest. A window of 16 batches splits the lengths at 16 quantiles, so that most
-    of it goes; half is far from what chance could give over 2,000 records.
-    """
+@settings(max_examples=30)
+@given(st.integers(1, 300), st.integers(1, 6), st.integers(0, 7), st.integers(0, 400), SEEDS)
+def test_an_evaluation_is_whole(count: int, batch: int, micro: int, budget: int, seed: int) -> None:
+    """An evaluation sees every record once, a span after the other, in each the longest first."""
     rng = np.random.default_rng(seed)
-    lengths = np.ceil(rng.lognormal(3, 0.6, 2000)).astype(int)
-
-    def padding(steps: list[list[int]]) -> int:
-        return sum(int((lengths[step].max() - lengths[step]).sum()) for step in steps)
-
-    order = rng.permutation(2000).reshape(-1, 16).tolist()
-    assert padding(flat(plan(lengths.tolist(), 16, 0, seed, 0))) < padding(order) / 2
-
-
-EPOCHS = 600
-
-
-def _mean_places(lengths: list[int], batch: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return each record's mean step over many epochs, and its share in the last step.
-
-    The third is the standard error that the mean of a uniform place has.
-    """
-    places = np.zeros((EPOCHS, len(lengths)), dtype=int)
-    for epoch in range(EPOCHS):
-        for number, step in enumerate(flat(plan(lengths, batch, 0, 3, epoch))):
-            places[epoch, step] = number
-    steps = places.max() + 1
-    error = float(np.sqrt((steps**2 - 1) / 12 / EPOCHS))
-    return places.mean(axis=0), (places == steps - 1).mean(axis=0), error
-
-
-@pytest.mark.parametrize("spread", ["all of one length", "each of its own"])
-def test_every_record_comes_early_and_late(spread: str) -> None:
-    """Over many epochs each record's place in the epoch is uniform, whatever its length.
-
-    A place that is uniform over S steps has the mean (S - 1) / 2 and the variance
-    (S² - 1) / 12. Five standard errors of the mean over 600 epochs let a uniform plan fail for
-    one of 160 records with a probability below 1e-4; the seed is fixed.
-    """
-    lengths = [9] * 160 if spread == "all of one length" else list(range(1, 161))
-    means, _, error = _mean_places(lengths, 4)
-    assert abs(means - 19.5).max() < 5 * error
-
-
-def test_a_short_last_step_takes_anybody() -> None:
-    """A record is in the short last step as often as any other, whatever its length.
-
-    With 6 of 38 records left over, each stands there with p = 6/38 in an epoch; five standard
-    errors over 600 epochs are 5 sqrt(p (1 - p) / 600) = 0.074.
-    """
-    lengths = list(range(1, 39))
-    _, last, _ = _mean_places(lengths, 8)
-    share = 6 / 38
-    assert abs(last - share).max() < 5 * np.sqrt(share * (1 - share) / EPOCHS)
-
-
-def test_batches_of_a_small_split_are_mixed_anew() -> None:
-    """The company that a record keeps differs from epoch to epoch, in a small split too."""
-    lengths = list(range(1, 8 * WINDOW + 1))
-    batches = [
-        {frozenset(step) for step in flat(plan(lengths, 8, 0, 0, epoch))} for epoch in range(4)
+    features = [item | {"length": int(rng.integers(1, 60))} for item in records(count)]
+    given = Feed(Processor(), features, LiveBucketed(budget), batch, micro, seed)
+    windows = list(given.whole())
+    places = [[int(i) for part in window for i in part["index"]] for window in windows]
+    assert sorted(i for window in places for i in window) == list(range(count))
+    size = SPAN * batch
+    assert [sorted(w) for w in places] == [
+        list(range(count))[at : at + size] for at in range(0, count, size)
     ]
-    assert len({frozenset(batch) for batch in batches}) == 4
+    for window in windows:
+        lengths = [features[i]["length"] for part in window for i in part["index"]]
+        assert lengths == sorted(lengths, reverse=True)
+        for part in window:
+            assert part["id"] == [features[i]["id"] for i in part["index"]]
+            assert len(part["id"]) <= LARGER * (micro or batch)
 
 
 @attrs.define
@@ -214,7 +129,15 @@ def shown(batches: Any) -> Any:
 
 def feed(processor: Any, workers: int = 0, count: int = 21, seed: int = 5) -> Feed:
     """Return a feed of a few records."""
-    return Feed(processor, records(count), batch_size=6, micro_batch=4, seed=seed, workers=workers)
+    return Feed(
+        processor,
+        records(count),
+        LiveBucketed(),
+        batch_size=6,
+        micro_batch=4,
+        seed=seed,
+        workers=workers,
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -315,7 +238,7 @@ def test_augmenting_depends_on_seed_epoch_and_record_alone() -> None:
     """A record's noise is its own: new each epoch, and not moved by batch size or order."""
 
     def noise(batch_size: int, epoch: int, seed: int = 0) -> dict[str, float]:
-        source = Feed(Augmenting(), records(12), batch_size=batch_size, seed=seed)
+        source = Feed(Augmenting(), records(12), LiveBucketed(), batch_size=batch_size, seed=seed)
         batches = [batch for window in source.epoch(epoch) for batch in window]
         return {i: n for b in batches for i, n in zip(b["id"], b["noise"], strict=True)}
 
@@ -328,4 +251,3 @@ def test_evaluation_augments_nothing() -> None:
     """Features of an evaluation are those that were encoded."""
     batches = [batch for window in feed(Augmenting()).whole() for batch in window]
     assert [noise for batch in batches for noise in batch["noise"]] == [None] * 21
-    assert [i for batch in batches for i in batch["id"]] == [f"r{i}" for i in range(21)]

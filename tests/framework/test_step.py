@@ -29,6 +29,7 @@ from torch import nn
 
 from framework.batching import Feed
 from framework.step import Forward, Tally, Update, with_total
+from plugins.samplers._bucketed import LiveBucketed
 from plugins.strategies.auto import OneProcess
 
 Window = list[dict[str, Any]]
@@ -36,7 +37,9 @@ Window = list[dict[str, Any]]
 
 def windows(count: int, batch: int, micro: int, steps: int) -> list[Window]:
     """Return the windows of some steps, epoch after epoch."""
-    feed = Feed(Processor(), records(count), batch_size=batch, micro_batch=micro, seed=3)
+    feed = Feed(
+        Processor(), records(count), LiveBucketed(), batch_size=batch, micro_batch=micro, seed=3
+    )
     epochs = itertools.chain.from_iterable(feed.epoch(epoch) for epoch in itertools.count())
     return list(itertools.islice(epochs, steps))
 

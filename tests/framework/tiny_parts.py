@@ -23,6 +23,7 @@ from framework.state import State
 from framework.step import Forward, Update
 from framework.trainer import Trainer
 from plugins.precisions._amp import Amp
+from plugins.samplers._bucketed import LiveBucketed
 from plugins.strategies.auto import OneProcess
 
 CPU = torch.device("cpu")
@@ -303,6 +304,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         split: Feed(
             processor=live.processor,
             features=records(size, seed=index),
+            sampler=LiveBucketed(),
             batch_size=options.batch_size,
             micro_batch=options.micro_batch,
             seed=7,
