@@ -56,6 +56,9 @@ class Feed:
     micro_batch: int = 0
     seed: int = 0
     workers: int = 0
+    rank: int = 0
+    ranks: int = 1
+    """Each of the ranks loads its share of every window."""
     lengths: NDArray[np.int64] = attrs.field(repr=False, eq=False)
 
     @lengths.default
@@ -126,7 +129,11 @@ class _Windows:
         items, tokens = feed.micro_batch, feed.sampler.budget
         if self.epoch is None:
             items, tokens = LARGER * (items or feed.batch_size), LARGER * tokens
-        return [self._batch(part) for part in cut(records, feed.lengths[records], items, tokens)]
+        mine = records[feed.rank :: feed.ranks]
+        if self.epoch is not None and not len(mine):
+            # a batch of nobody: all ranks must go backward as often
+            return [self._batch(records[:1]) | {"id": []}]
+        return [self._batch(part) for part in cut(mine, feed.lengths[mine], items, tokens)]
 
     def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         feed = self.feed

@@ -20,7 +20,7 @@ from framework.config.experiment import Experiment
 from framework.config.structure import Part
 from framework.errors import ExperimentError, UserError, located, nearest
 from framework.hooks import Hooks
-from framework.protocols import LiveLoss, LiveMetric, LiveModel, Record, Splits, Training
+from framework.protocols import LiveModel, LiveStrategy, Splits
 from framework.state import State
 from framework.step import Forward, Recent, Update
 from framework.trainer import Sink, Trainer
@@ -58,8 +58,14 @@ def dataset(experiment: Experiment) -> Splits:
     return splits
 
 
-def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
-    """Build the callbacks and hold what they read against what will be computed."""
+def strategy(experiment: Experiment) -> LiveStrategy:
+    """Build the strategy: the process joins its ranks."""
+    live: LiveStrategy = _live(experiment.strategy)
+    return live
+
+
+def callbacks(experiment: Experiment, info: Mapping[str, Any], rank: int = 0) -> Hooks:
+    """Build a rank's callbacks and hold what they read against what will be computed."""
     live = {label: part.options.build() for label, part in experiment.callbacks.items()}
     built = metrics(experiment, info)()
     names = [(label, name) for label, metric in built.items() for name in metric.names()]
@@ -71,15 +77,18 @@ def callbacks(experiment: Experiment, info: Mapping[str, Any]) -> Hooks:
             problems.append(experiment.draft.problem(("callbacks", label, "monitor"), message))
     if problems:
         raise ExperimentError(problems)
-    return Hooks(live)
+    once = {k for k, v in live.items() if getattr(v, "sink", False) or getattr(v, "once", False)}
+    return Hooks({k: v for k, v in live.items() if not (rank and k in once)})
 
 
-def metrics(experiment: Experiment, info: Mapping[str, Any]) -> Callable[[], dict[str, LiveMetric]]:
+def metrics(
+    experiment: Experiment, info: Mapping[str, Any]
+) -> Callable[[], dict[str, protocols.LiveMetric]]:
     """Return the maker of one evaluation's metrics."""
     return lambda: {k: _live(part, info) for k, part in experiment.metrics.items()}
 
 
-def prepare(training: Training, seed: int) -> None:
+def prepare(training: protocols.Training, seed: int) -> None:
     """Set what is global in the process: seeds, threads, determinism."""
     import torch
 
@@ -97,15 +106,21 @@ def prepare(training: Training, seed: int) -> None:
 
 
 def forward(
-    experiment: Experiment, info: Mapping[str, Any], assets: Path | None
+    experiment: Experiment,
+    info: Mapping[str, Any],
+    assets: Path | None,
+    ranks: LiveStrategy | None = None,
 ) -> tuple[LiveModel, Forward]:
     """Build the model on its device; from `assets`, a checkpoint's model folder, if given."""
+    ranks = ranks or strategy(experiment)
     prepare(experiment.trainer, experiment.seed)
-    strategy = _live(experiment.strategy)
-    precision = _live(experiment.precision, strategy.device)
+    precision = _live(experiment.precision, ranks.device)
     model = _live(experiment.model, info, assets)
     _hold(experiment.model, model.processor, protocols.Processor)
-    return model, Forward(strategy.wrap(model.module), precision, strategy)
+    made = Forward(ranks.wrap(model.module), precision, ranks)
+    if ranks.rank:  # all have the same weights, and now dropout of their own
+        prepare(experiment.trainer, (experiment.seed + ranks.rank) % 2**63)
+    return model, made
 
 
 def trainer(
@@ -118,6 +133,7 @@ def trainer(
     text: str = "",
     assets: Path | None = None,
     only: str | None = None,
+    ranks: LiveStrategy | None = None,
 ) -> Trainer:
     """Build everything that trains, or evaluates the split `only`; nothing is written.
 
@@ -125,10 +141,10 @@ def trainer(
     """
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
-    loss = _loss(experiment, info)
-    model, run = forward(experiment, info, assets)
+    model, run = forward(experiment, info, assets, ranks)
+    loss = _loss(experiment, info, run.strategy)
     feeds = {
-        split: feed(experiment, model, splits[split])
+        split: feed(experiment, model, splits[split], run.strategy)
         for split in splits.keys()  # noqa: SIM118
         if only in {None, split}
     }
@@ -145,6 +161,7 @@ def trainer(
         optimizer=optimizer,
         schedule=_live(experiment.scheduler, total),
         training=training,
+        strategy=run.strategy,
         epochs=math.ceil(total / steps),
         steps_per_epoch=steps,
         total_steps=total,
@@ -166,17 +183,22 @@ def assembled(
     files: ModelFiles, *, state: State, update: Update, hooks: Hooks, **rest: Any
 ) -> Trainer:
     """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""
-    recent = Recent(update.forward.strategy.device)
+    strategy = update.forward.strategy
+    recent = Recent(strategy)
     live: dict[str, Any] = {"optimizer": update.optimizer, "precision": update.forward.precision}
     live |= {"hooks": hooks, "recent": recent}
-    keeper = Keeper(live, files, lambda path: hooks.call.save_end(state=state, folder=path))
+    keeper = Keeper(
+        live, files, strategy, lambda path: hooks.call.save_end(state=state, folder=path)
+    )
     return Trainer(state=state, update=update, hooks=hooks, keeper=keeper, recent=recent, **rest)
 
 
-def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
-    """Build the loss; `UserError` where micro-batches would change it."""
+def _loss(
+    experiment: Experiment, info: Mapping[str, Any], ranks: LiveStrategy
+) -> protocols.LiveLoss:
+    """Build the loss; `UserError` where micro-batches or ranks would change it."""
     training = experiment.trainer
-    loss: LiveLoss = _live(experiment.loss, info)
+    loss: protocols.LiveLoss = _live(experiment.loss, info)
     cuts = {
         "micro_batch": 0 < training.micro_batch < training.batch_size,
         "on_oom": training.on_oom == "split",
@@ -184,17 +206,22 @@ def _loss(experiment: Experiment, info: Mapping[str, Any]) -> LiveLoss:
     for key in (key for key, cut in cuts.items() if cut and loss.coupled):
         message = f"this loss is coupled within a batch: {key} would change it; remove it"
         raise ExperimentError([experiment.draft.problem(("trainer", key), message)])
+    if ranks.world_size > 1 and loss.coupled:
+        raise UserError("this loss is coupled within a batch: several ranks would change it")
+    if ranks.world_size > 1 and training.on_oom == "split":
+        message = "one rank can't split its batch alone; remove it, and set trainer.micro_batch"
+        raise ExperimentError([experiment.draft.problem(("trainer", "on_oom"), message)])
     return loss
 
 
-def feed(experiment: Experiment, model: LiveModel, records: Sequence[Record]) -> Feed:
+def feed(
+    experiment: Experiment,
+    model: LiveModel,
+    records: Sequence[protocols.Record],
+    ranks: LiveStrategy,
+) -> Feed:
     """Encode the records of a split, and make the feed of its batches."""
-    return Feed(
-        processor=model.processor,
-        features=model.processor.encode(records),
-        sampler=_live(experiment.sampler),
-        batch_size=experiment.trainer.batch_size,
-        micro_batch=experiment.trainer.micro_batch,
-        seed=experiment.seed,
-        workers=experiment.trainer.workers,
-    )
+    features, sampler = model.processor.encode(records), _live(experiment.sampler)
+    training, share = experiment.trainer, (ranks.rank, ranks.world_size)
+    sizes = training.batch_size, training.micro_batch, experiment.seed, training.workers
+    return Feed(model.processor, features, sampler, *sizes, *share)

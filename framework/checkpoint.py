@@ -26,7 +26,7 @@ import numpy as np
 
 from framework.errors import RunError, UserError
 from framework.image import Image, code
-from framework.protocols import LiveModel
+from framework.protocols import LiveModel, LiveStrategy
 from framework.state import State
 
 if TYPE_CHECKING:
@@ -59,6 +59,8 @@ class Keeper:
     live: Mapping[str, Any]
     """What a checkpoint keeps the states of, by name."""
     files: ModelFiles
+    strategy: LiveStrategy
+    """The first rank writes; every rank's random generators go into it."""
     told: Callable[[Path], object]
     """Called with each folder that is whole, in the thread of training."""
     pool: ThreadPoolExecutor = attrs.field(
@@ -77,8 +79,11 @@ class Keeper:
         if not tags:
             return
         self.wait()
+        ranks = self.strategy.gather(_randomness())
+        if self.strategy.rank:
+            return
         states = {name: item.state_dict() for name, item in self.live.items()}
-        states |= {"counters": state.counters(), "random": _randomness()}
+        states |= {"counters": state.counters(), "random": ranks}
         target = state.folder / "checkpoints" / f"step-{state.step}"
         found: dict[Any, tuple[Any, Tensor]] = {}
         states = walked(states, lambda *thing: _plain(found, *thing), "the state")
@@ -101,7 +106,7 @@ class Keeper:
             for name, item in self.live.items():
                 item.load_state_dict(saved[name])
             state.restore(saved["counters"])
-            self.randomness, planned = saved["random"], saved["counters"]["total_steps"]
+            ranks, planned = saved["random"], saved["counters"]["total_steps"]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder}: doesn't fit this experiment ({error})") from error
         if state.total_steps < planned:
@@ -109,9 +114,14 @@ class Keeper:
             raise UserError(f"{folder}: {told}; it can only go on with as many or more")
         if state.total_steps > planned and not getattr(state.schedule, "steady", False):
             _log.warning("%s: its schedule is now that of %s steps", folder, state.total_steps)
+        if len(ranks) == self.strategy.world_size:
+            self.randomness = ranks[self.strategy.rank]
+        else:
+            _log.warning("%s: of %s ranks; this run may end in other bits", folder, len(ranks))
         # the process may have died before it set them
-        link(folder, "last")
-        if state.best:
+        if not self.strategy.rank:
+            link(folder, "last")
+        if state.best and not self.strategy.rank:
             link(folder.with_name(f"step-{state.best.step}"), "best")
 
     def whole(self, work: Callable[[], Any]) -> Any:
@@ -296,7 +306,7 @@ def _randomness() -> dict[str, Any]:
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(keys.copy()), at, has_gauss, gauss],
+        "numpy": [name, torch.from_numpy(keys.astype(np.int64)), at, has_gauss, gauss],
         "python": [version, list(internal), gauss_next],
     }
 

@@ -64,25 +64,15 @@ _ge = attrs.validators.ge
 class Training:
     """The `[trainer]` table. Its defaults stand in `framework/defaults.toml`."""
 
-    epochs: int = option(
-        help="passes over the training split; `steps` overrides it", validator=_ge(1)
-    )
+    epochs: int = option(help="passes over the training data; or give `steps`", validator=_ge(1))
     steps: int = option(help="optimizer steps in all; 0: `epochs` counts", validator=_ge(0))
     batch_size: int = option(help="items per optimizer step, over all ranks", validator=_ge(1))
-    micro_batch: int = option(
-        help="items per forward pass (memory); 0: the whole batch at once", validator=_ge(0)
-    )
-    eval_every: int = option(
-        help="optimizer steps between evaluations; 0: once an epoch", validator=_ge(0)
-    )
+    micro_batch: int = option(help="items per forward pass; 0: the whole batch", validator=_ge(0))
+    eval_every: int = option(help="steps between evaluations; 0: once an epoch", validator=_ge(0))
     log_every: int = option(help="optimizer steps between logged points", validator=_ge(1))
-    max_grad_norm: float = option(
-        help="gradients are scaled down to this norm; 0: left as they are", validator=_ge(0.0)
-    )
+    max_grad_norm: float = option(help="gradients are clipped to it; 0: not", validator=_ge(0.0))
     deterministic: bool = option(help="only algorithms that give the same bits every time")
-    workers: int = option(
-        help="processes that collate batches; 0: the training process itself", validator=_ge(0)
-    )
+    workers: int = option(help="processes that collate batches; 0: this one", validator=_ge(0))
     threads: int = option(help="CPU threads of torch; 0: torch's own choice", validator=_ge(0))
     on_oom: Literal["stop", "split"] = option(
         help="out of memory: stop, or split the batch into smaller micro-batches and go on"
@@ -304,11 +294,14 @@ class LiveStrategy(Protocol):
     def wrap(self, module: nn.Module) -> nn.Module:
         """Move the module to its device and make it ready for these ranks."""
 
+    def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """The context of a micro-batch of a step; in the `last`, ranks sum their gradients."""
+
     def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
-        """Sum the counts over ranks."""
+        """Sum the counts over ranks; each names the same, and waits for the others."""
 
     def gather(self, value: Any) -> list[Any]:
-        """Collect an object of every rank, in the order of ranks."""
+        """Collect an object of every rank, in the order of ranks; each waits for the others."""
 
 
 class Strategy(Protocol):
@@ -346,6 +339,7 @@ class Callback(Protocol):
 
     It may also have: `reads` (names of metrics that must be computed), `before` and `after`
     (labels of other callbacks), `sink` (True: its failures are said once and never end a run),
+    `once` (True: of several ranks only the first has it, as of sinks; the others see every hook),
     `state_dict` (numbers, text, tensors, lists and dicts of them) and `load_state_dict`, and
     `sync(folder)`, which delivers later what a run could not and says in words what that was.
     """

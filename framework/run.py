@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
-import re
-import secrets
 import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +14,6 @@ from framework.errors import RunError, UserError, fault
 from framework.hooks import Hooks
 from framework.protocols import Splits
 from framework.state import State
-from framework.step import exhausted
 from framework.trainer import Sink, Trainer
 
 _log = logging.getLogger("framework")
@@ -26,6 +21,12 @@ _log = logging.getLogger("framework")
 
 class Records(Protocol):
     """How a run writes what programs and people read of it."""
+
+    rank: int
+    """Only the first rank, 0, writes."""
+
+    def place(self, name: str) -> Path:
+        """Name a folder for a new run."""
 
     def rows(self, file: Path) -> AbstractContextManager[Sink]:
         """Open a file of predictions."""
@@ -48,16 +49,8 @@ class Records(Protocol):
     def result(self, state: State) -> None:
         """Write how the run stands; a disk that refuses is told and hides no other error."""
 
-
-_DEAD = r"DataLoader worker \(pid|(Connection\w*|EOF)Error at connection\.py"
-"""What a loader that dies while it hands a batch over, or before, is told by."""
-_KNOWN: Mapping[str, Callable[[Exception], object]] = {
-    "out of memory; lower trainer.micro_batch, or batch_size where that is 0": exhausted,
-    "a process that loads batches was killed, often for want of memory; set trainer.workers to 0": (
-        lambda error: re.search(_DEAD, f"{error} {fault(error)}")
-    ),
-}
-"""What the machine does to a run, in words, and how its error is known."""
+    def words(self, error: Exception) -> str:
+        """Say in words what the machine has done to a run; nothing where it is no such error."""
 
 
 def run(
@@ -69,14 +62,20 @@ def run(
     `UserError` before anything is written.
     """
     splits = build.dataset(experiment)
-    hooks = build.callbacks(experiment, splits.info)
-    folder = resume or _folder(experiment.name)
+    ranks = build.strategy(experiment)
+    records.rank = ranks.rank
+    hooks = build.callbacks(experiment, splits.info, ranks.rank)
+    resume, folder = ranks.gather((resume, resume or records.place(experiment.name)))[0]
     with ExitStack() as stack:
         found = None
         if resume:
             stack.enter_context(records.alone(folder))
             records.unchanged(folder, splits)
-            found = records.newest(folder)
+            for rank in range(
+                ranks.world_size
+            ):  # one after the other: it may set damaged ones aside
+                found = records.newest(folder) if rank == ranks.rank else found
+                ranks.gather(None)
         trainer = build.trainer(
             experiment,
             splits,
@@ -85,6 +84,7 @@ def run(
             lambda s: records.rows(folder / "predictions" / f"{s}.csv"),
             text=records.text(experiment),
             assets=found and found[0] / "model",
+            ranks=ranks,
         )
         state = trainer.state
         state.started = begun
@@ -92,6 +92,7 @@ def run(
             trainer.keeper.resume(state, *found)
         state.timing["start"] = state.timing.get("start", 0.0) + time.time() - begun
         records.begin(experiment, splits, trainer, new=not resume)
+        ranks.gather(None)  # it is there for all
         if not resume:
             stack.enter_context(records.alone(folder))
         elif found:
@@ -117,7 +118,7 @@ def _fit(trainer: Trainer, hooks: Hooks, records: Records) -> None:
         state.status, state.reason = "interrupted", "interrupted from the keyboard"
         raise
     except Exception as error:
-        known = next((words for words, fits in _KNOWN.items() if fits(error)), None)
+        known = records.words(error)
         state.status, state.reason = "failed", known or fault(error)
         if known or isinstance(error, UserError):
             raise RunError(known or str(error)) from None
@@ -142,8 +143,3 @@ def _close(state: State, hooks: Hooks, records: Records) -> None:
     finally:
         state.closing.close()
         records.result(state)
-
-
-def _folder(name: str) -> Path:
-    now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
-    return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 if TYPE_CHECKING:
-    from framework.protocols import LiveModel, LiveOptimizer, LiveScheduler, Training
+    from framework.protocols import LiveModel, LiveOptimizer, LiveScheduler, LiveStrategy, Training
 
 _KEPT = (
     "epoch", "batch", "step", "items", "skipped", "over", "due", "micro_batch", "learning_rate",
@@ -45,6 +45,7 @@ class State:
     optimizer: LiveOptimizer = attrs.field(repr=False)
     schedule: LiveScheduler = attrs.field(repr=False)
     training: Training
+    strategy: LiveStrategy = attrs.field(repr=False)
     epochs: int
     steps_per_epoch: int
     total_steps: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,8 @@ class Update:
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             raise OutOfMemory
-        if not torch.stack(list(means.values())).isfinite().all():
+        broken = not torch.stack(list(means.values())).isfinite().all()
+        if self.forward.strategy.sum({"": int(broken)})[""]:
             self.optimizer.zero_grad()
             return means, torch.tensor(torch.nan, device=self.forward.strategy.device), "loss"
         groups = self.optimizer.param_groups
@@ -95,16 +97,19 @@ class Update:
         """Add up the window's gradients; the means of the loss's parts."""
         import torch
 
-        counts: dict[str, int] = defaultdict(int)
+        strategy, counts = self.forward.strategy, defaultdict[str, int](int)
         for batch in window:
             for part, count in self.loss.counts(batch).items():
-                counts[part] += count
-        totals = self.forward.strategy.sum(counts)
+                counts[part] += count if batch["id"] else 0
+        totals = strategy.sum(counts)
         means: dict[str, Tensor] = {}
         for batch in window:
-            sums = self.loss(*self.forward(batch))
-            parts = {part: value / max(totals[part], 1) for part, value in sums.items()}
-            self.forward.precision.backward(torch.stack(list(parts.values())).sum())
+            # what a batch of nobody adds is 0
+            totals |= {} if batch["id"] else dict.fromkeys(totals, math.inf)
+            with strategy.accumulate(self.forward.module, last=batch is window[-1]):
+                sums = self.loss(*self.forward(batch))
+                parts = {part: value / max(totals[part], 1) for part, value in sums.items()}
+                self.forward.precision.backward(torch.stack(list(parts.values())).sum())
             for part, value in parts.items():
                 means[part] = means[part] + value.detach() if part in means else value.detach()
         return means
@@ -168,7 +173,7 @@ class Tally:
 class Recent:
     """The steps since the last logged point: losses and gradient norms, on the device."""
 
-    device: torch.device
+    strategy: LiveStrategy
     steps: list[dict[str, Tensor]] = attrs.field(factory=list)
 
     def add(self, loss: Mapping[str, Tensor], norm: Tensor) -> None:
@@ -178,7 +183,8 @@ class Recent:
     def take(self) -> dict[str, float]:
         """Return the means, and forget the steps: the one place where training reads the device.
 
-        What isn't finite is left out: a step that loss scaling skipped has no norm.
+        Each rank has only its items' part of the losses. What isn't finite is left out: a step
+        that loss scaling skipped has no norm.
         """
         import torch
 
@@ -186,8 +192,9 @@ class Recent:
         names = list(steps[0])
         rows = torch.stack([torch.stack([step[name].double() for name in names]) for step in steps])
         rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
-        means = dict(zip(names, rows.nanmean(dim=0).tolist(), strict=True))
-        norm = means.pop("")
+        ranks = self.strategy.gather(rows.nanmean(dim=0).tolist())
+        means = dict(zip(names, map(sum, zip(*ranks, strict=True)), strict=True))
+        norm = means.pop("") / len(ranks)
         return with_total(means) | {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
@@ -196,7 +203,9 @@ class Recent:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up saved steps."""
-        self.steps = [{k: v.to(self.device) for k, v in step.items()} for step in state["steps"]]
+        self.steps = [
+            {k: v.to(self.strategy.device) for k, v in step.items()} for step in state["steps"]
+        ]
 
 
 def halved(window: Window, step: int, on_oom: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import ChainMap
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, suppress
 
@@ -47,6 +48,7 @@ class Trainer:
         self.keeper.wait()
         if state.halted:
             return
+        state.strategy.gather(None)  # every rank's checkpoints are there
         if state.best is not None:
             best = state.folder / "checkpoints" / f"step-{state.best.step}"
             checkpoint.verify(best, "model/")
@@ -76,7 +78,7 @@ class Trainer:
                 state.micro_batch = halved(window, state.step + 1, training.on_oom)
                 return True
         self.recent.add(loss, norm)
-        items = self.update.forward.strategy.sum({"": sum(len(b["id"]) for b in window)})[""]
+        items = state.strategy.sum({"": sum(len(b["id"]) for b in window)})[""]
         state.count(self.update.learning_rate, items, skipped=bool(state.missed))
         call.step_end(state=state, window=window, loss=loss, norm=norm)
         last = state.batch == state.steps_per_epoch or self._done()
@@ -129,7 +131,8 @@ class Trainer:
                 if state.halted:
                     return True
             if sink is not None:
-                sink([rows[index] for index in sorted(rows)])
+                every = dict(ChainMap(*state.strategy.gather(rows)))
+                sink([every[index] for index in sorted(every)])
             return False
 
         call.evaluate_start(state=state, split=split)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import inspect
 import json
 import logging
 import os
 import platform
+import re
+import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import distributions
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -23,9 +26,10 @@ import attrs
 from framework import checkpoint
 from framework.commands import _checkpoints, _inside, _resolved, tables
 from framework.config.experiment import Experiment
-from framework.errors import UserError, listing
+from framework.errors import UserError, fault, listing
 from framework.protocols import Splits
 from framework.state import State
+from framework.step import exhausted
 from framework.trainer import Sink, Trainer
 
 _log = logging.getLogger("framework")
@@ -66,6 +70,20 @@ class _Buffer(MemoryHandler):
             file.close()
 
 
+_DEAD = r"DataLoader worker \(pid|(Connection\w*|EOF)Error at connection\.py"
+"""What a loader that dies while it hands a batch over, or before, is told by."""
+_KNOWN: Mapping[str, Callable[[Exception], object]] = {
+    "out of memory; lower trainer.micro_batch, or batch_size where that is 0": exhausted,
+    "a process that loads batches was killed, often for want of memory; set trainer.workers to 0": (
+        lambda error: re.search(_DEAD, f"{error} {fault(error)}")
+    ),
+    "another rank is gone": lambda error: re.search(_LEFT, str(error)),
+}
+"""What the machine does to a run, in words, and how its error is known."""
+_LEFT = r"(?i)connection closed by peer|connection reset by peer|nccl.*remote process exited"
+"""What gloo and NCCL say of a rank that has ended."""
+
+
 @attrs.define
 class RunRecords:
     """Writes them; what is said before there is a folder is kept for its `run.log`."""
@@ -75,10 +93,21 @@ class RunRecords:
     """Hashes of the files that were read, as far as they are known."""
     folder: Path | None = None
     """The run folder, once it is there."""
+    rank: int = 0
+    """Only the first rank, 0, writes."""
+
+    def place(self, name: str) -> Path:
+        """Name a folder for a new run, after the time."""
+        now = dt.datetime.now(dt.UTC).strftime("%Y%m%dT%H%M%SZ")
+        return Path.cwd() / "runs" / name / f"{now}-{secrets.token_hex(3)}"
+
+    def words(self, error: Exception) -> str:
+        """Say in words what the machine has done to a run; nothing where it is no such error."""
+        return next((words for words, fits in _KNOWN.items() if fits(error)), "")
 
     def rows(self, file: Path) -> AbstractContextManager[Sink]:
         """Open a file of predictions."""
-        return tables.writer(file)
+        return nullcontext(lambda _: None) if self.rank else tables.writer(file)
 
     def text(self, experiment: Experiment) -> str:
         """Return the resolved experiment in TOML."""
@@ -86,7 +115,7 @@ class RunRecords:
 
     def alone(self, folder: Path) -> AbstractContextManager[None]:
         """Keep other processes from going on with this run; `UserError` where one does."""
-        return _inside.alone(folder)
+        return nullcontext() if self.rank else _inside.alone(folder)
 
     def unchanged(self, folder: Path, splits: Splits) -> None:
         """Raise `UserError` unless a run would go on with the data that it began with."""
@@ -109,6 +138,8 @@ class RunRecords:
 
     def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
         """Create the run folder, or take it up again; `UserError` where it can't be written."""
+        if self.rank:
+            return
         folder, made = trainer.state.folder, False
         record = _environment(experiment, splits, trainer, self.data)
         if not new:
@@ -129,6 +160,8 @@ class RunRecords:
 
     def result(self, state: State) -> None:
         """Write how the run stands; a disk that refuses is told and hides no other error."""
+        if self.rank:
+            return
         best = state.best
         content = {
             "status": state.status,

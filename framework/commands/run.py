@@ -39,6 +39,8 @@ def execute(options: argparse.Namespace) -> int:
     terminal.show_log()
     # until there is something to save, it must not end the process
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and options.resume is None:
+        options.resume = ""  # torchrun has started the ranks again: the run goes on
     if options.experiment is None:
         _named_by_run(options)
     experiment = _experiment.loaded(options, inputs=True)
@@ -53,6 +55,8 @@ def execute(options: argparse.Namespace) -> int:
                 shown = os.path.relpath(kept.folder)
                 print(f"to go on: python -m framework run --resume {shown}", file=sys.stderr)
             raise
+    if kept.rank:
+        return code
     with terminal.reader_may_leave():
         _tell(folder, code, as_json=options.json)
     return code

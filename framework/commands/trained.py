@@ -124,7 +124,9 @@ class Predictor:
             rows: dict[int, Row] = {}
             with torch.inference_mode():
                 for batch in itertools.chain.from_iterable(
-                    build.feed(self.done.experiment, self.model, chunk).whole()
+                    build.feed(
+                        self.done.experiment, self.model, chunk, self.forward.strategy
+                    ).whole()
                 ):
                     index, found = batch.pop("index"), self.forward(batch)
                     rows.update(zip(index, self.model.processor.decode(*found), strict=True))

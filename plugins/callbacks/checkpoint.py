@@ -71,7 +71,9 @@ class LiveCheckpoint:
         """Ask for `last` where steps or minutes say so."""
         steps, minutes = self.options.every_steps, self.options.every_minutes
         # a clock that was put back is no reason to wait
-        by_time = minutes and not 0 <= time.time() - self.saved < 60 * minutes
+        by_time = bool(minutes) and not 0 <= time.time() - self.saved < 60 * minutes
+        if minutes and state.strategy.world_size > 1:  # by the first rank's clock
+            by_time = bool(state.strategy.sum({"": int(by_time and not state.strategy.rank)})[""])
         if by_time or (steps and state.step % steps == 0):
             self._ask(state)
 

@@ -32,6 +32,7 @@ class LiveJsonl:
     A checkpoint keeps the file's size: a run that goes on from it cuts off what came later.
     """
 
+    once = True
     size: int = 0
     """Bytes of the points so far."""
     file: Path | None = None

@@ -32,7 +32,10 @@ class Signals:
 class LiveSignals:
     """Handlers only note a request; the trainer meets it at the next step."""
 
-    received: bool = False
+    received: int = 0
+    """The signal that asked for the end."""
+    wanted: bool = False
+    """Whether a checkpoint was asked for."""
 
     @hookimpl
     def run_start(self, state: State) -> None:
@@ -41,30 +44,58 @@ class LiveSignals:
             return
         process = os.getpid()
 
-        def end(number: int, _: Any) -> None:
-            if os.getpid() != process:
-                return  # a worker process that has not yet shut its ears
-            if self.received:
-                _note(state)
-                os._exit(128 + number)
-            self.received = True
-            if state.status in ("completed", "failed"):
-                _say(b"\nthe run is over, closing its records; a second signal leaves at once\n")
-                return
-            state.exit_code = 128 + number
-            state.stop(f"received {signal.Signals(number).name}", "interrupted")
-            _say(b"\nfinishing this step, then saving; a second signal leaves at once\n")
+        def ask(number: int, _: Any) -> None:
+            if os.getpid() == process:  # and no worker process that has not yet shut its ears
+                self._asked(state, number)
 
-        def save(*_: Any) -> None:
-            state.save("last")
-
-        handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), end)
-        for number, handler in {**handlers, signal.SIGUSR1: save}.items():
+        for number in (*_ENDING, signal.SIGUSR1):
             before = signal.getsignal(number)
             # nohup has said that a terminal may go
             if not (number == signal.SIGHUP and before == signal.SIG_IGN):
-                signal.signal(number, handler)
+                signal.signal(number, ask)
                 state.closing.callback(signal.signal, number, before)
+
+    def _asked(self, state: State, number: int) -> None:
+        if number != signal.SIGUSR1 and self.received:
+            _note(state)
+            os._exit(128 + number)
+        if number == signal.SIGUSR1:
+            self.wanted = True
+        else:
+            self.received = number
+        over = state.status in ("completed", "failed")
+        if state.strategy.world_size == 1 and not over:
+            self._agree(state)
+        if number == self.received:
+            _say(_OVER if over else _FINISHING)
+
+    @hookimpl
+    def step_end(self, state: State) -> None:
+        """Do what any rank was asked for, on all of them together."""
+        if state.strategy.world_size > 1:
+            self._agree(state)
+
+    @hookimpl
+    def evaluate_end(self, state: State) -> None:
+        """Do so after an evaluation too, during which ranks don't wait for each other."""
+        if state.strategy.world_size > 1:
+            self._agree(state)
+
+    def _agree(self, state: State) -> None:
+        mine = {str(int(number)): int(number == self.received) for number in _ENDING}
+        found = state.strategy.sum({**mine, "save": int(self.wanted)})
+        self.wanted = False
+        if found["save"]:
+            state.save("last")
+        number = next((number for number in _ENDING if found[str(int(number))]), 0)
+        if number and not state.halted:
+            state.exit_code = 128 + number
+            state.stop(f"received {signal.Signals(number).name}", "interrupted")
+
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_FINISHING = b"\nfinishing this step, then saving; a second signal leaves at once\n"
+_OVER = b"\nthe run is over, closing its records; a second signal leaves at once\n"
 
 
 def _say(text: bytes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -11,20 +12,20 @@ import torch
 from torch import nn
 
 from framework.errors import UserError
-from framework.protocols import option
+from framework.protocols import LiveStrategy, option
+from plugins.strategies.ddp import Ddp
 
 
 @attrs.frozen
 class Auto:
-    """One process on one device: the first CUDA device where there is one, else the CPU."""
+    """One process on one device, CUDA's first where there is one; under torchrun, `ddp`."""
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where the model runs")
 
-    def build(self) -> OneProcess:
-        """Choose the device; `UserError` for one that isn't there, or for several ranks."""
-        ranks = int(os.environ.get("WORLD_SIZE", "1"))
-        if ranks > 1:
-            raise UserError(f"started as one of {ranks} ranks: only one process is supported yet")
+    def build(self) -> LiveStrategy:
+        """Choose the device; `UserError` for one that isn't there."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return Ddp(device=self.device).build()
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
             raise UserError('strategy.device is "cuda" and torch finds none; use "auto" or "cpu"')
@@ -42,6 +43,10 @@ class OneProcess:
     def wrap(self, module: nn.Module) -> nn.Module:
         """Move the module to the device."""
         return module.to(self.device)
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:  # noqa: ARG002
+        """Gradients add up by themselves."""
+        return nullcontext()
 
     def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""

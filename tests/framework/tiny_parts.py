@@ -327,6 +327,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         optimizer=step.optimizer,
         schedule=step.factor,
         training=options,
+        strategy=step.forward.strategy,
         epochs=options.epochs,
         steps_per_epoch=steps,
         total_steps=min(options.steps, total) if options.steps else total,

@@ -13,6 +13,7 @@ import torch
 
 from framework.protocols import Training
 from framework.state import State
+from plugins.strategies.auto import OneProcess
 
 # the tiny trainer of the core's tests serves callbacks too
 sys.path.append(str(Path(__file__).parents[1] / "framework"))
@@ -51,6 +52,7 @@ def state(tmp_path: Path) -> Callable[[], State]:
             optimizer=torch.optim.SGD(module.parameters(), lr=0.1),
             schedule=lambda step: 1 - step / 20,
             training=training,
+            strategy=OneProcess(torch.device("cpu")),
             epochs=2,
             steps_per_epoch=10,
             total_steps=20,

@@ -39,7 +39,7 @@ show_log()
 live = Progress(every=0.0).build()
 call = Hooks({"progress": live}).call
 state = State(folder=Path("."), name="trial", model=SimpleNamespace(module=torch.nn.Linear(2, 2)),
-              optimizer=None, schedule=None, training=None,
+              optimizer=None, schedule=None, training=None, strategy=None,
               epochs=1, steps_per_epoch=4, total_steps=4, items_per_epoch=32)
 call.run_start(state=state)
 for step in range(1, 5):

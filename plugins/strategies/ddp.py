@@ -1,0 +1,108 @@
+"""Data parallel: every rank a copy of the model and a share of each batch."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import attrs
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from framework.errors import UserError
+from framework.protocols import option
+
+
+@attrs.frozen
+class Ddp:
+    """Data parallel under torchrun: each rank computes its share of every batch.
+
+    Start it as `torchrun --standalone --nproc-per-node 2 -m framework run EXPERIMENT`. Gradients
+    are summed by torch's DistributedDataParallel while the backward pass goes on: by gloo between
+    processes on CPUs, by NCCL between GPUs.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = option("auto", help="where the models run")
+    unused: bool = option(
+        False, help="parameters may be without a part in the loss; looking for them takes time"
+    )
+
+    def build(self) -> LiveDdp:
+        """Join the ranks; `UserError` outside torchrun, or where there are too few GPUs."""
+        if "RANK" not in os.environ:
+            raise UserError(
+                "strategy 'ddp' is started by torchrun: torchrun --standalone --nproc-per-node 2"
+                " -m framework run EXPERIMENT"
+            )
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        found = torch.cuda.device_count() if self.device != "cpu" else 0
+        if self.device == "cuda" and beside > found:
+            raise UserError(f"{beside} processes and {found} CUDA devices here; start fewer")
+        device = torch.device("cuda", local) if found >= beside else torch.device("cpu")
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        elif os.environ.get("OMP_NUM_THREADS") == "1":
+            # which is what torchrun sets where nobody has: each may have its share of the cores
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // beside))
+        if not dist.is_initialized():
+            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
+            atexit.register(dist.destroy_process_group)
+        if dist.get_rank():
+            logging.getLogger("framework").setLevel(logging.ERROR)  # the first rank speaks for all
+        return LiveDdp(device, dist.get_world_size(), dist.get_rank(), self.unused)
+
+
+@attrs.frozen
+class LiveDdp:
+    """One rank of several; counts and objects travel between processors, gradients of GPUs not."""
+
+    device: torch.device
+    world_size: int
+    rank: int
+    unused: bool = False
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """Move the module to the device, with the first rank's weights."""
+        made = _Ranked(module.to(self.device), find_unused_parameters=self.unused)
+        # without annotations, which torch would want as they were before they became text
+        made.register_comm_hook(None, lambda _, bucket: _summed(bucket))
+        return made
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
+        """Only in the `last` micro-batch of a step gradients are summed over the ranks."""
+        assert isinstance(module, DistributedDataParallel)
+        return nullcontext() if last else module.no_sync()
+
+    def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
+        """Sum the counts over ranks."""
+        names = sorted(counts)
+        values = torch.tensor([counts[name] for name in names])
+        dist.all_reduce(values)
+        return dict(zip(names, values.tolist(), strict=True))
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collect an object of every rank."""
+        found: list[Any] = [None] * self.world_size
+        dist.all_gather_object(found, value)
+        return found
+
+
+class _Ranked(DistributedDataParallel):
+    """Evaluates as the module itself: ranks may have different numbers of batches then."""
+
+    def forward(self, *inputs: Any, **named: Any) -> Any:
+        """Compute; in training ranks meet in the backward pass."""
+        return super().forward(*inputs, **named) if self.training else self.module(*inputs, **named)
+
+
+def _summed(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """Sum, where torch would average: the losses were divided by the whole batch's counts."""
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    return work.get_future().then(lambda done: done.value()[0])
