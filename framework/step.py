@@ -105,10 +105,10 @@ class Update:
         means: dict[str, Tensor] = {}
         for batch in window:
             # what a batch of nobody adds is 0
-            totals |= {} if batch["id"] else dict.fromkeys(totals, math.inf)
+            over = {k: max(n, 1) if batch["id"] else math.inf for k, n in totals.items()}
             with strategy.accumulate(self.forward.module, last=batch is window[-1]):
                 sums = self.loss(*self.forward(batch))
-                parts = {part: value / max(totals[part], 1) for part, value in sums.items()}
+                parts = {part: value / over[part] for part, value in sums.items()}
                 self.forward.precision.backward(torch.stack(list(parts.values())).sum())
             for part, value in parts.items():
                 means[part] = means[part] + value.detach() if part in means else value.detach()

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from framework.errors import UserError
-from framework.protocols import LiveStrategy, option
-from plugins.strategies.ddp import Ddp
+from framework.protocols import option
+from plugins.strategies.ddp import Ddp, LiveDdp
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Auto:
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where the model runs")
 
-    def build(self) -> LiveStrategy:
+    def build(self) -> OneProcess | LiveDdp:
         """Choose the device; `UserError` for one that isn't there."""
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return Ddp(device=self.device).build()

@@ -99,10 +99,11 @@ class _Ranked(DistributedDataParallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Compute; in training ranks meet in the backward pass."""
-        return super().forward(*inputs, **named) if self.training else self.module(*inputs, **named)
+        whole = super().forward if self.training else self.module
+        return whole(*inputs, **named)
 
 
-def _summed(bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+def _summed(bucket: Any) -> Any:
     """Sum, where torch would average: the losses were divided by the whole batch's counts."""
     work = dist.all_reduce(bucket.buffer(), async_op=True)
     return work.get_future().then(lambda done: done.value()[0])
