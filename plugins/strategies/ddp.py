@@ -12,7 +12,7 @@ from typing import Any, Literal
 import attrs
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from framework.errors import UserError
