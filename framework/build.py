@@ -134,10 +134,11 @@ def trainer(
     assets: Path | None = None,
     only: str | None = None,
     ranks: LiveStrategy | None = None,
+    **given: Any,
 ) -> Trainer:
     """Build everything that trains, or evaluates the split `only`; nothing is written.
 
-    `text` is the resolved experiment, for what stands beside saved weights.
+    What else is given is the trainer's. `text` is the resolved experiment, for what stands beside saved weights.
     """
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
@@ -176,6 +177,7 @@ def trainer(
         feeds=feeds,
         metrics=metrics(experiment, splits.info),
         rows=rows,
+        **given,
     )
 
 

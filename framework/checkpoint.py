@@ -195,41 +195,6 @@ def link(target: Path, tag: str) -> None:
     fresh.replace(target.parent / tag)
 
 
-def verify(folder: Path, inside: str = "") -> None:
-    """Raise `UserError` unless the files of the manifest, and no others, are there unchanged.
-
-    Of those `inside` a folder of it alone, where it is given.
-    """
-    manifest = folder / MANIFEST
-    if manifest.is_symlink() or not manifest.exists():
-        raise UserError(f"{folder}: no checkpoint is here, or it was never finished")
-    try:
-        entries = json.loads(manifest.read_text(encoding="utf-8"))
-        wanted = {name: (entry["size"], entry["sha256"]) for name, entry in entries.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        raise UserError(f"{manifest}: unreadable; this checkpoint is damaged") from None
-    paths = (path for path in folder.rglob("*") if path.is_symlink() or path.is_file())
-    there = {str(path.relative_to(folder)): path for path in paths if path != manifest}
-    for name in {**wanted, **there}:
-        reason = name.startswith(inside) and _wrong(name, there.get(name), wanted.get(name))
-        if reason:
-            raise UserError(f"{folder}: damaged, {name}: {reason}")
-
-
-def _wrong(name: str, path: Path | None, entry: tuple[int, str] | None) -> str:
-    """Say what is wrong with one file of a checkpoint, or nothing; a link isn't followed."""
-    if Path(name).is_absolute() or ".." in Path(name).parts:
-        return "leads out of the checkpoint"
-    if path is None or path.is_symlink() or entry is None:
-        return "missing" if path is None else "a link, or unknown to its manifest"
-    size, sha256 = entry
-    try:
-        same = path.stat().st_size == size and digest(path) == sha256
-    except OSError as error:
-        return f"can't be read ({error.strerror})"
-    return "" if same else "its bytes changed"
-
-
 def distinct(module: nn.Module) -> dict[str, Tensor]:
     """Return a module's weights, of those that are the same tensor the first."""
     weights = reversed(module.state_dict().items())

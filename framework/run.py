@@ -43,6 +43,9 @@ class Records(Protocol):
     def newest(self, folder: Path) -> tuple[Path, dict[str, Any]] | None:
         """Read the newest checkpoint that is whole; None where there is none."""
 
+    def verify(self, folder: Path, inside: str = "") -> None:
+        """Raise `UserError` where files of a checkpoint, of those `inside` it, have changed."""
+
     def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
         """Create the run folder, or take it up again; `UserError` where it can't be written."""
 
@@ -85,6 +88,7 @@ def run(
             text=records.text(experiment),
             assets=found and found[0] / "model",
             ranks=ranks,
+            verify=records.verify,
         )
         state = trainer.state
         state.started = begun

@@ -6,6 +6,7 @@ import time
 from collections import ChainMap
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
 
 import attrs
 
@@ -31,6 +32,8 @@ class Trainer:
     """Makes the metrics of one evaluation, by label."""
     rows: Callable[[str], AbstractContextManager[Sink]]
     """Opens the predictions file of a split."""
+    verify: Callable[[Path, str], object] = attrs.field(default=lambda folder, inside: None)  # noqa: ARG005
+    """Raises `UserError` where files of a checkpoint, of those in a folder of it, have changed."""
     keeper: checkpoint.Keeper
     recent: Recent
 
@@ -51,7 +54,7 @@ class Trainer:
         state.strategy.gather(None)  # every rank's checkpoints are there
         if state.best is not None:
             best = state.folder / "checkpoints" / f"step-{state.best.step}"
-            checkpoint.verify(best, "model/")
+            self.verify(best, "model/")
             checkpoint.load_weights(state.model.module, best / checkpoint.WEIGHTS)
             state.metrics = dict(state.best.metrics)
         if "test" in self.feeds:

@@ -14,6 +14,7 @@ from support import ROOT, install
 
 from framework.__main__ import main
 from framework.commands._resolved import toml
+from framework.commands._sets import parsed
 from framework.commands.validate import explained
 from framework.config.experiment import load
 from framework.config.merge import DEFAULTS
@@ -156,7 +157,9 @@ def test_every_origin_is_true(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             text = head + "".join(f"{k} = {v}\n" for k, v in layer.items())
             (tmp_path / f"f{index}.toml").write_text(text)
         try:
-            experiment = load(Path("f2.toml"), [f"{key}={value}" for key, value in last.items()])
+            experiment = load(
+                Path("f2.toml"), [parsed(f"{key}={value}") for key, value in last.items()]
+            )
         except ExperimentError:
             return  # a table over a label that isn't there, and the like
         held += _origins_held(explained(experiment), tmp_path)

@@ -22,6 +22,7 @@ from framework.__main__ import main
 from framework.commands import _resume
 from framework.commands._experiment import TABLES
 from framework.commands._resolved import toml
+from framework.commands._sets import parsed
 from framework.config.experiment import load
 
 SHORT = TINY.replace("ROOT", str(ROOT)).replace("steps = 20", "steps = 6\neval_every = 3")
@@ -227,7 +228,7 @@ def test_every_difference_is_told_at_once(
 
 def found(*sets: str, run: str = "") -> Path | None:
     """Return which run would go on."""
-    return _resume.find(load(Path("tiny.toml"), sets, tables=TABLES), run)
+    return _resume.find(load(Path("tiny.toml"), [*map(parsed, sets)], tables=TABLES), run)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def found(*sets: str, run: str = "") -> Path | None:
         ["callbacks.guard.patience=20", "callbacks.checkpoint.keep=4"],
         ["callbacks.progress.every=1.0"],
         ["callbacks.progress=false"],
-        ["callbacks.mlflow={}"],
+        [parsed("callbacks.mlflow={}")],
         ["callbacks.mlflow={}", "callbacks.progress=false", "trainer.workers=1"],
         ['requires=["torch"]'],
     ],

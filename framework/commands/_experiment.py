@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from framework.commands import _requires, _search
+from framework.commands import _monitors, _requires, _search, _sets
 from framework.config import experiment as config
 from framework.config.experiment import Experiment, in_order
 from framework.config.structure import Structurer
 from framework.errors import ExperimentError, Problem, UserError
 
-TABLES = {"requires": _requires.check, "search": _search.check}
+TABLES = {"requires": _requires.check, "callbacks": _monitors.check, "search": _search.check}
 """Keys of an experiment that commands check further, and how."""
 
 
@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser, *, optional: bool = False) -> Non
 def loaded(options: argparse.Namespace, *, inputs: bool = False) -> Experiment:
     """Load and check it; `inputs` looks for the dataset's files before all else is imported."""
     tables = TABLES | {"dataset": find_inputs} if inputs else TABLES
-    return config.load(options.experiment, options.set, tables=tables)
+    return config.load(options.experiment, [*map(_sets.parsed, options.set)], tables=tables)
 
 
 def find_inputs(structurer: Structurer) -> None:

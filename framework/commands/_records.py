@@ -136,6 +136,10 @@ class RunRecords:
         """Read the newest checkpoint that is whole; None where there is none."""
         return _checkpoints.newest(folder / "checkpoints")
 
+    def verify(self, folder: Path, inside: str = "") -> None:
+        """Raise `UserError` where files of a checkpoint, of those `inside` it, have changed."""
+        _checkpoints.verify(folder, inside)
+
     def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
         """Create the run folder, or take it up again; `UserError` where it can't be written."""
         if self.rank:

@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from framework.config.dump import key, value
+from framework.commands._toml import key, value
 from framework.config.experiment import Experiment
 from framework.config.merge import COMPONENTS
 from framework.config.positions import Path

@@ -9,10 +9,9 @@ from typing import Any
 
 import tomli
 
-from framework.commands import _inside
+from framework.commands import _inside, _toml
 from framework.commands._experiment import TABLES
 from framework.commands._resolved import toml
-from framework.config import dump
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
 from framework.config.positions import Path as Keys
@@ -67,7 +66,7 @@ def _compare(experiment: Experiment, folder: Path) -> None:
         watching |= _free(config.load(file, tables=TABLES))[0]
     problems = []
     for key in differing:
-        then, now = (dump.value(x[key]) if key in x else "not set" for x in (before, after))
+        then, now = (_toml.value(x[key]) if key in x else "not set" for x in (before, after))
         table, *rest = key
         bears = table == "requires" or (table == "trainer" and rest[0] in _FREE)
         bears |= table == "callbacks" and (rest[0] in watching or tuple(rest) in free)

@@ -22,6 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 from attrs.validators import ge, min_len
 
+from framework.commands import _monitors
 from framework.config.positions import Path as Keys
 from framework.config.structure import Structurer
 from framework.errors import nearest
@@ -82,6 +83,7 @@ def check(structurer: Structurer) -> None:
     # with a record of its own of what is used: a choice is no part of the experiment
     scratch = attrs.evolve(structurer, used={})
     scratch.table(Search, "search")
+    _monitors.check_one(scratch, ("search",))
     # nor can it vary itself
     del scratch.classes["search",]
     table = structurer.draft.tree["search"]

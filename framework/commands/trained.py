@@ -13,7 +13,7 @@ import attrs
 
 from framework import build, checkpoint
 from framework.batching import SPAN
-from framework.commands import _inside, _requires
+from framework.commands import _checkpoints, _inside, _requires, _sets
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
 from framework.errors import UserError, listing
@@ -53,7 +53,11 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
         raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
     info = _info(folder / "info.json")
     tables = {"requires": _requires.check}
-    return Finished(config.load(folder / "experiment.toml", sets, tables=tables), folder, info)
+    return Finished(
+        config.load(folder / "experiment.toml", [*map(_sets.parsed, sets)], tables=tables),
+        folder,
+        info,
+    )
 
 
 def _fetched(scheme: str, address: str, scratch: Path) -> Path:
@@ -90,7 +94,7 @@ def _whole(folder: Path) -> Path:
         step = folder / "checkpoints" / tag
         if step.exists():
             try:
-                checkpoint.verify(step)
+                _checkpoints.verify(step)
             except UserError as error:
                 _log.warning("%s", error)
             else:

@@ -55,7 +55,7 @@ class Head:
 
 def load(
     path: Path,
-    sets: Sequence[str] = (),
+    over: Sequence[merge.Draft] = (),
     registry: Registry | None = None,
     tables: Mapping[str, Callable[[Structurer], None]] = MappingProxyType({}),
 ) -> Experiment:
@@ -64,7 +64,7 @@ def load(
     `tables` checks keys of the experiment further, each once all up to it are structured. A key
     that only it knows is the table of a command.
     """
-    draft = merge.read(path, sets)
+    draft = merge.read(path, over)
     tree = draft.tree
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", path.stem).strip("-._")
     tree.setdefault("name", plain[:100] or "experiment")

@@ -15,7 +15,6 @@ from typing import Any
 import attrs
 import tomli
 
-from framework.config import dump
 from framework.config.positions import Path as Keys
 from framework.config.positions import Position, positions
 from framework.errors import ExperimentError, Problem
@@ -74,14 +73,14 @@ class Draft:
         return origin.folder if origin else Path.cwd()
 
 
-def read(path: Path, sets: Sequence[str] = ()) -> Draft:
-    """Read an experiment with all it extends, the core's defaults beneath, `--set` on top.
+def read(path: Path, over: Sequence[Draft] = ()) -> Draft:
+    """Read an experiment with all it extends, the core's defaults beneath, what is laid over it.
 
     What can't be read is left out and told in the draft's `problems`; `ExperimentError` where
     the file itself is it.
     """
     files = _chain(path)
-    layers = [*files, *map(_set, sets)]
+    layers = [*files, *over]
     problems = [problem for layer in layers for problem in layer.problems]
     if files[-1].partial:
         raise ExperimentError(problems)
@@ -116,15 +115,16 @@ def _file(path: Path, child: Origin | None = None) -> Draft:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return _unread(Problem(f"not UTF-8 text (byte {error.start + 1})", str(path), via=via))
+        return unread(Problem(f"not UTF-8 text (byte {error.start + 1})", str(path), via=via))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         message = f"{path}: can't read this experiment ({reason})"
-        return _unread(child.problem(message) if child else Problem(message))
-    return _parse(text, Origin(_short(path), path.resolve().parent, text, via))
+        return unread(child.problem(message) if child else Problem(message))
+    return parse(text, Origin(_short(path), path.resolve().parent, text, via))
 
 
-def _unread(problem: Problem) -> Draft:
+def unread(problem: Problem) -> Draft:
+    """Return the draft of what can't be read."""
     return Draft({}, {}, problems=[problem], partial=True)
 
 
@@ -136,19 +136,8 @@ def _short(path: Path) -> str:
     return str(full.relative_to(Path.cwd())) if full.is_relative_to(Path.cwd()) else str(full)
 
 
-def _set(argument: str) -> Draft:
-    """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string."""
-    key, equals, value = argument.partition("=")
-    origin = Origin("--set", Path.cwd(), argument)
-    if not (key.strip() and equals) or "\n" in key or key.lstrip().startswith("#"):
-        return _unread(origin.problem("expected KEY=VALUE, as in --set loss.gamma=3"))
-    draft = _parse(argument, origin)
-    if draft.problems or "\n" in value:
-        return _parse(f"{key}={dump.value(value.strip())}", origin)
-    return draft
-
-
-def _parse(text: str, origin: Origin) -> Draft:
+def parse(text: str, origin: Origin) -> Draft:
+    """Read a document; what can't be read is told in the draft's problems."""
     try:
         tree = tomli.loads(text)
         found = positions(text)
@@ -158,11 +147,11 @@ def _parse(text: str, origin: Origin) -> Draft:
         at = Position(error.lineno, error.colno, error.lineno, error.colno)
         # it writes a key as Python's tuple of its parts
         said = re.sub(r",?[()]", "", error.msg)
-        return _unread(attrs.evolve(origin, at=at).problem(said))
+        return unread(attrs.evolve(origin, at=at).problem(said))
     except RecursionError:
-        return _unread(Problem("nested too deeply", origin.file))
+        return unread(Problem("nested too deeply", origin.file))
     except ValueError:  # Python's own limit
-        return _unread(Problem("a number has too many digits", origin.file))
+        return unread(Problem("a number has too many digits", origin.file))
     return Draft(tree, {path: attrs.evolve(origin, at=at) for path, at in found.items()})
 
 

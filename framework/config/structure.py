@@ -289,17 +289,4 @@ class Structurer:
             pass  # it compares options with each other: checked again once all are known
         except Exception as error:  # noqa: BLE001 - likewise
             self.fail(path, _words(error))
-        if field.metadata.get("metric"):
-            self._metrics(value, path)
         return value
-
-    def _metrics(self, names: str | list[str], path: Keys) -> None:
-        """Check names of metrics, as far as they are known without data."""
-        labels = self.draft.tree["metrics"]
-        if isinstance(labels, dict):
-            known = ["val/loss", *(f"val/{k}" for k, v in labels.items() if v is not False)]
-            for index, name in enumerate([names] if isinstance(names, str) else names):
-                if "/".join(name.split("/")[:2]) not in known:
-                    at = path if isinstance(names, str) else (*path, index)
-                    hint = nearest(name, known, "there are")
-                    self.lacks(at, f"nothing computes '{name}'{hint}")

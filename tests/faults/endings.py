@@ -111,7 +111,7 @@ def sound(root: Path) -> list[int]:
     steps = []
     for folder in numbered(root):
         try:
-            checkpoint.verify(folder)
+            _checkpoints.verify(folder)
         except UserError:
             continue
         steps.append(int(folder.name[5:]))

@@ -74,7 +74,7 @@ def flipped(folder: Path, rounds: int) -> Outcome:
             if not _caught(root, name):
                 failures.append(f"bit {at} of {name} was not caught")
             file.write_bytes(kept)
-    checkpoint.verify(root)
+    _checkpoints.verify(root)
     resumed = rng.sample(inside, min(len(inside), 1 + rounds))
     for name in resumed:
         here = folder / name.replace("/", "-")

@@ -12,6 +12,7 @@ import attrs
 import pytest
 
 from framework import build
+from framework.commands._sets import parsed
 from framework.config.experiment import load
 from framework.errors import UserError
 from framework.hooks import Hooks, hookimpl
@@ -86,7 +87,7 @@ def trained(kind: str, cls: type[Any], folder: Path) -> None:
     file = folder / "x.toml"
     file.write_text(EXPERIMENT, encoding="utf-8")
     key = {"metric": "metrics.odd.use", "callback": "callbacks.odd.use"}.get(kind, kind)
-    experiment = load(file, [f"{key}=odd"], Registry((*Registry().offers, offer)))
+    experiment = load(file, [parsed(f"{key}=odd")], Registry((*Registry().offers, offer)))
     splits = build.dataset(experiment)
     build.callbacks(experiment, splits.info)
     build.trainer(experiment, splits, Hooks({}), folder, lambda _: nullcontext(list))

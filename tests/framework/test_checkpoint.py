@@ -87,7 +87,7 @@ def test_a_checkpoint_holds_all_that_must_survive(written: Path) -> None:
     assert set(states["random"]) == {"torch", "cuda", "numpy", "python"}
     counters = json.loads((written / "counters.json").read_text(encoding="utf-8"))
     assert counters == states["counters"]
-    checkpoint.verify(written)
+    _checkpoints.verify(written)
 
 
 def test_what_is_written_is_what_was_given(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_weights_of_another_module_are_told(tmp_path: Path) -> None:
 
 def _damaged(folder: Path) -> str:
     with pytest.raises(UserError) as caught:
-        checkpoint.verify(folder)
+        _checkpoints.verify(folder)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -286,7 +286,7 @@ def test_any_flipped_byte_of_the_manifest_is_found(
     manifest.write_bytes(content)
     with contextlib.suppress(ValueError):
         if json.loads(content) == said:
-            checkpoint.verify(folder)
+            _checkpoints.verify(folder)
             return
     assert str(folder) in _damaged(folder)
 
@@ -306,7 +306,7 @@ def test_what_a_killed_process_left_behind_is_no_obstacle(tmp_path: Path) -> Non
     (part / "model").mkdir(parents=True)
     (part / "stale").write_text("left")
     folder = saved(tmp_path)
-    checkpoint.verify(folder)
+    _checkpoints.verify(folder)
     assert not (folder / "stale").exists()
     assert not part.exists()
 
@@ -318,7 +318,7 @@ def test_a_link_is_relative_and_moves(tmp_path: Path) -> None:
         saved(root.parent, step, tags=["last"])
         assert (root / "last").readlink() == Path(f"step-{step}")
     moved = (tmp_path / "run").rename(tmp_path / "moved")
-    checkpoint.verify(moved / "checkpoints" / "last")
+    _checkpoints.verify(moved / "checkpoints" / "last")
     assert sorted(path.name for path in (moved / "checkpoints").iterdir()) == [
         "last",
         "step-1",

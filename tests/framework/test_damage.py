@@ -26,6 +26,7 @@ from test_checkpoint import NAMES
 from tiny_parts import one_thread  # noqa: F401 - a fixture for every test here
 
 from framework import checkpoint
+from framework.commands import _checkpoints
 from framework.commands._checkpoints import newest
 from framework.errors import UserError
 from plugins.callbacks.checkpoint import Checkpoint
@@ -109,7 +110,7 @@ def test_a_damaged_checkpoint_is_passed_over(
     assert found.found == before.name
     assert different(expected, found.outcome) == []
     for path in checkpoints_of(folder)[:2]:
-        checkpoint.verify(path)
+        _checkpoints.verify(path)
 
 
 def test_several_damaged_ones_are_passed_over(
@@ -264,7 +265,7 @@ def test_the_one_before_the_newest_can_be_gone_on_from(memory: Path) -> None:
 
 def _refused(folder: Path) -> bool:
     try:
-        checkpoint.verify(folder)
+        _checkpoints.verify(folder)
     except UserError as error:
         return "\n" not in str(error) and str(error).startswith(str(folder))
     return False

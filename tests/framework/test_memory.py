@@ -29,6 +29,7 @@ from tiny_parts import (
 
 from framework import build
 from framework.commands._checkpoints import newest
+from framework.commands._sets import parsed
 from framework.config.experiment import load
 from framework.errors import ExperimentError, RunError, UserError
 from framework.step import OutOfMemory, exhausted
@@ -234,7 +235,7 @@ def test_a_coupled_loss_is_never_cut(
     file = tmp_path / "x.toml"
     root = Path(__file__).resolve().parents[2]
     file.write_text(TINY.replace("ROOT", str(root)), encoding="utf-8")
-    experiment = load(file, sets)
+    experiment = load(file, [*map(parsed, sets)])
     part = attrs.evolve(experiment.loss, options=Coupled())
     coupled = attrs.evolve(experiment, loss=part)
     if key is None:

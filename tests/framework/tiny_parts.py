@@ -17,6 +17,7 @@ from torch import nn
 from framework import build
 from framework.batching import Feed
 from framework.checkpoint import ModelFiles
+from framework.commands import _checkpoints
 from framework.hooks import Hooks, hookimpl
 from framework.protocols import Labelled, Training
 from framework.state import State
@@ -342,6 +343,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         feeds=feeds,
         metrics=lambda: {"right": Share()},
         rows=sink,
+        verify=_checkpoints.verify,
     )
 
 

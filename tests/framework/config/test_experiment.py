@@ -13,11 +13,10 @@ import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from framework.commands import _requires
+from framework.commands import _requires, _sets, _toml
 from framework.commands._experiment import find_inputs
 from framework.commands._resolved import document, toml, tree
 from framework.commands.validate import explained
-from framework.config import dump
 from framework.config.experiment import Experiment, load
 from framework.config.merge import DEFAULTS
 from framework.errors import ExperimentError, UserError
@@ -77,7 +76,7 @@ def loaded(text: str = "", *sets: str, base: str = BASE, name: str = "x.toml") -
     """Load an experiment."""
     file = Path(name)
     file.write_text(text if text.startswith("extends") else base + text, encoding="utf-8")
-    return load(file, sets, REGISTRY, {"requires": _requires.check})
+    return load(file, [*map(_sets.parsed, sets)], REGISTRY, {"requires": _requires.check})
 
 
 def again(experiment: Experiment, *, origins: bool = False) -> Experiment:
@@ -113,7 +112,7 @@ def test_the_name_is_the_files_by_default() -> None:
 def test_a_name_that_no_folder_should_have_is_refused(name: str) -> None:
     """The name becomes a folder: nothing but letters, digits, dots, dashes, underscores."""
     with pytest.raises(ExperimentError, match="'name' must match regex"):
-        loaded(f"name = {dump.value(name)}")
+        loaded(f"name = {_toml.value(name)}")
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
@@ -265,13 +264,13 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_a_value_written_reads_back(item: Any) -> None:
     """Whatever a file can hold reads back as it was, type and order included."""
-    assert same(tomli.loads(f"k = {dump.value(item)}")["k"], item)
+    assert same(tomli.loads(f"k = {_toml.value(item)}")["k"], item)
 
 
 @given(NASTY, NASTY)
 def test_a_key_written_reads_back(first: str, second: str) -> None:
     """Any text can be a key, plain, dotted, or in a header."""
-    keys = f"{dump.key(first)}.{dump.key(second)}"
+    keys = f"{_toml.key(first)}.{_toml.key(second)}"
     assert tomli.loads(f"{keys} = 1") == {first: {second: 1}}
     assert tomli.loads(f"[{keys}]") == {first: {second: {}}}
 
@@ -340,7 +339,7 @@ SETTINGS: dict[str, Any] = {
 @given(st.fixed_dictionaries({}, optional=SETTINGS), st.integers(0, 2**32))
 def test_the_document_runs_again_as_it_stands(given: dict[str, Any], seed: int) -> None:
     """The document of any experiment reads back, in any folder, to the same experiment."""
-    sets = [f"loss.{name}={dump.value(value)}" for name, value in given.items()]
+    sets = [f"loss.{name}={_toml.value(value)}" for name, value in given.items()]
     experiment = loaded("", *sets, f"seed={seed}", "metrics.a.use=small")
     found = again(experiment)
     assert same(plain_first(tree(found)), plain_first(tree(experiment)))

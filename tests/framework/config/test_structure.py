@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from framework.commands import terminal
 from framework.commands._resolved import tree
+from framework.commands._sets import parsed
 from framework.config.experiment import Experiment, load
 from framework.config.merge import Draft
 from framework.config.structure import Structurer
@@ -164,7 +165,7 @@ def loaded(text: str, *sets: str, base: str = BASE) -> Experiment:
     """Load an experiment whose dataset and model have no options to speak of."""
     file = Path("x.toml")
     file.write_text(base + text, encoding="utf-8")
-    return load(file, sets, REGISTRY)
+    return load(file, [*map(parsed, sets)], REGISTRY)
 
 
 def told(text: str, *sets: str, base: str = BASE) -> list[str]:

@@ -1,0 +1,34 @@
+"""Names of metrics that options give, as far as they can be known without data."""
+
+from __future__ import annotations
+
+import attrs
+
+from framework.config.positions import Path as Keys
+from framework.config.structure import Structurer
+from framework.errors import nearest
+
+
+def check(structurer: Structurer) -> None:
+    """Tell every component's option that names a metric which nobody computes."""
+    for path in structurer.classes:
+        check_one(structurer, path)
+
+
+def check_one(structurer: Structurer, path: Keys) -> None:
+    """Tell those of one table."""
+    labels, table = structurer.draft.tree["metrics"], structurer.draft.tree
+    for key in path:
+        table = table.get(key) if isinstance(table, dict) else None
+    if not (isinstance(labels, dict) and isinstance(table, dict) and structurer.classes[path]):
+        return
+    _, cls = structurer.classes[path] or ("", type)
+    known = ["val/loss", *(f"val/{k}" for k, v in labels.items() if v is not False)]
+    for field in attrs.fields(cls):
+        names = table.get(field.name) if field.metadata.get("metric") else []
+        for index, name in enumerate([names] if isinstance(names, str) else names or ()):
+            if isinstance(name, str) and "/".join(name.split("/")[:2]) not in known:
+                at = (*path, field.name) + (() if isinstance(names, str) else (index,))
+                structurer.lacks(
+                    at, f"nothing computes '{name}'{nearest(name, known, 'there are')}"
+                )
