@@ -242,7 +242,7 @@ def found(*sets: str, run: str = "") -> Path | None:
         ["callbacks.guard.patience=20", "callbacks.checkpoint.keep=4"],
         ["callbacks.progress.every=1.0"],
         ["callbacks.progress=false"],
-        [parsed("callbacks.mlflow={}")],
+        ["callbacks.mlflow={}"],
         ["callbacks.mlflow={}", "callbacks.progress=false", "trainer.workers=1"],
         ['requires=["torch"]'],
     ],
@@ -256,7 +256,7 @@ def test_what_nothing_depends_on_may_change(workplace: Path, sets: list[str]) ->
 def test_a_sink_may_be_dropped(workplace: Path) -> None:
     """A run that was tracked may go on untracked, or tracked otherwise."""
     file = run_of(workplace) / "experiment.toml"
-    tracked = load(Path("tiny.toml"), ["callbacks.mlflow={}"], tables=TABLES)
+    tracked = load(Path("tiny.toml"), [parsed("callbacks.mlflow={}")], tables=TABLES)
     file.write_text(toml(tracked))
     assert found() == run_of(workplace)
     assert found("callbacks.mlflow=false") == run_of(workplace)

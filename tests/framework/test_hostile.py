@@ -23,6 +23,7 @@ from tiny_parts import (
 )
 
 from framework import checkpoint
+from framework.commands import _checkpoints
 from framework.commands._checkpoints import newest
 from framework.errors import UserError
 from framework.hooks import hookimpl
@@ -77,7 +78,7 @@ def test_no_pickle_is_executed(interrupted: Path, memory: Path, kind: str, name:
         (path / name).write_bytes(_pickles(marker)[kind])
         if name != "manifest.json":
             forge(path)
-            checkpoint.verify(path)
+            _checkpoints.verify(path)
     run = SEVERAL.trainer(folder, {}, seed=1)
     read = name in ("manifest.json", "model/model.safetensors", "state.pt", "state.safetensors")
     refused = False

@@ -18,6 +18,7 @@ from tiny_parts import (
 )
 
 from framework import checkpoint
+from framework.commands import _checkpoints
 from framework.commands._checkpoints import newest
 from plugins.callbacks.early_stopping import EarlyStopping
 
@@ -122,7 +123,7 @@ def test_an_interrupt_saves_and_leaves(tmp_path: Path, hook: str, step: int) -> 
     stop = At(hook, step, lambda state: state.stop("received SIGINT", "interrupted"))
     run, recorder = fitted(tmp_path, {"stop": stop})
     last = tmp_path / "checkpoints" / "last"
-    checkpoint.verify(last)
+    _checkpoints.verify(last)
     assert last.readlink() == Path(f"step-{step}")
     other = net(5)
     checkpoint.load_weights(other, last / "model" / "model.safetensors")
@@ -142,7 +143,7 @@ def test_an_interrupt_saves_at_whatever_moment(tmp_path: Path, hook: str) -> Non
     assert run.state.step == step
     last = tmp_path / "checkpoints" / "last"
     assert last.readlink() == Path(f"step-{step}")
-    checkpoint.verify(last)
+    _checkpoints.verify(last)
 
 
 @pytest.mark.parametrize(("step", "logged"), [(2, []), (3, [3])])

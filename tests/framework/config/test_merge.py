@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from framework.commands import terminal
+from framework.commands._sets import parsed
 from framework.config.merge import DEFAULTS, Draft, read
 from framework.errors import ExperimentError, Problem
 
@@ -41,13 +42,13 @@ def merged(child: str, *sets: str, base: str = "", name: str = "x.toml") -> Draf
     if base:
         written(base, "base.toml")
         child = f'extends = "base.toml"\n{child}'
-    return read(written(child, name), sets)
+    return read(written(child, name), [*map(parsed, sets)])
 
 
 def problems(file: Path, sets: Sequence[str] = ()) -> Sequence[Problem]:
     """Return what can't be read of an experiment."""
     try:
-        return read(file, sets).problems
+        return read(file, [*map(parsed, sets)]).problems
     except ExperimentError as error:
         return error.problems
 
@@ -169,14 +170,14 @@ def test_a_set_that_is_no_toml_is_a_string(value: str, expected: Any) -> None:
 def test_any_text_can_be_set(text: str) -> None:
     """Words that aren't TOML arrive as they were typed, whatever is in them."""
     typed = f"a {text} z"
-    assert read(DEFAULTS, [f"name={typed}"]).tree["name"] == typed
+    assert read(DEFAULTS, [parsed(f"name={typed}")]).tree["name"] == typed
 
 
 @given(TEXT)
 def test_any_key_can_be_set(text: str) -> None:
     """A quoted key of `--set` may hold anything, an equals sign too."""
     quoted = "".join(f"\\U{ord(c):08x}" for c in text)
-    assert read(DEFAULTS, [f'loss."{quoted}"=1']).tree["loss"][text] == 1
+    assert read(DEFAULTS, [parsed(f'loss."{quoted}"=1')]).tree["loss"][text] == 1
 
 
 @pytest.mark.parametrize("argument", ["seed", "=3", " =3", ""])
@@ -288,7 +289,7 @@ def test_relative_paths_start_where_they_were_written() -> None:
     """A path is relative to its file's folder, and to the current folder on the command line."""
     written("dataset = { use = 'd', a = 'x', b = 'x', c = 'x' }", "far/base.toml")
     child = written('extends = "../far/base.toml"\n[dataset]\nb = "y"', "near/x.toml")
-    draft = read(child, ["dataset.c=z"])
+    draft = read(child, [parsed("dataset.c=z")])
     here = Path.cwd()
     assert draft.folder(("dataset", "a")) == here / "far"
     assert draft.folder(("dataset", "b")) == here / "near"
