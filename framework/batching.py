@@ -138,7 +138,7 @@ class _Windows:
     def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         feed = self.feed
         chosen = [feed.features[i] for i in indices]
-        if self.epoch is not None:
+        if self.epoch is not None and getattr(feed.processor, "augments", True):
             seeds = [[feed.seed, self.epoch, int(i)] for i in indices]
             rngs = map(np.random.default_rng, seeds)
             chosen = [feed.processor.augment(f, r) for f, r in zip(chosen, rngs, strict=True)]

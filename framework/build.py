@@ -64,19 +64,9 @@ def strategy(experiment: Experiment) -> LiveStrategy:
     return live
 
 
-def callbacks(experiment: Experiment, info: Mapping[str, Any], rank: int = 0) -> Hooks:
-    """Build a rank's callbacks and hold what they read against what will be computed."""
+def callbacks(experiment: Experiment, rank: int = 0) -> Hooks:
+    """Build a rank's callbacks; some of them only the first has."""
     live = {label: part.options.build() for label, part in experiment.callbacks.items()}
-    built = metrics(experiment, info)()
-    names = [(label, name) for label, metric in built.items() for name in metric.names()]
-    known = ["val/loss", *("/".join(filter(None, ("val", *parts))) for parts in names)]
-    problems = []
-    for label, callback in live.items():
-        for name in set(getattr(callback, "reads", ())) - set(known):
-            message = f"nothing computes '{name}'{nearest(name, known, 'there are')}"
-            problems.append(experiment.draft.problem(("callbacks", label, "monitor"), message))
-    if problems:
-        raise ExperimentError(problems)
     once = {k for k, v in live.items() if getattr(v, "sink", False) or getattr(v, "once", False)}
     return Hooks({k: v for k, v in live.items() if not (rank and k in once)})
 
@@ -138,7 +128,7 @@ def trainer(
 ) -> Trainer:
     """Build everything that trains, or evaluates the split `only`; nothing is written.
 
-    What else is given is the trainer's. `text` is the resolved experiment, for what stands beside saved weights.
+    `text` is the resolved experiment, for what stands beside saved weights.
     """
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
@@ -182,7 +172,13 @@ def trainer(
 
 
 def assembled(
-    files: ModelFiles, *, state: State, update: Update, hooks: Hooks, **rest: Any
+    files: ModelFiles,
+    *,
+    state: State,
+    update: Update,
+    hooks: Hooks,
+    verify: Any = None,
+    **rest: Any,
 ) -> Trainer:
     """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""
     strategy = update.forward.strategy
@@ -190,7 +186,7 @@ def assembled(
     live: dict[str, Any] = {"optimizer": update.optimizer, "precision": update.forward.precision}
     live |= {"hooks": hooks, "recent": recent}
     keeper = Keeper(
-        live, files, strategy, lambda path: hooks.call.save_end(state=state, folder=path)
+        live, files, strategy, verify, lambda path: hooks.call.save_end(state=state, folder=path)
     )
     return Trainer(state=state, update=update, hooks=hooks, keeper=keeper, recent=recent, **rest)
 

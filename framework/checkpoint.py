@@ -61,6 +61,8 @@ class Keeper:
     files: ModelFiles
     strategy: LiveStrategy
     """The first rank writes; every rank's random generators go into it."""
+    verify: Callable[[Path, str], object]
+    """Raises `UserError` where files of a checkpoint, of those in a folder of it, have changed."""
     told: Callable[[Path], object]
     """Called with each folder that is whole, in the thread of training."""
     pool: ThreadPoolExecutor = attrs.field(
@@ -123,6 +125,14 @@ class Keeper:
             link(folder, "last")
         if state.best and not self.strategy.rank:
             link(folder.with_name(f"step-{state.best.step}"), "best")
+
+    def best(self, state: State) -> None:
+        """Take the weights of the best checkpoint, if one was called so, and its metrics."""
+        if state.best is not None:
+            best = state.folder / "checkpoints" / f"step-{state.best.step}"
+            self.verify(best, "model/")
+            load_weights(state.model.module, best / WEIGHTS)
+            state.metrics = dict(state.best.metrics)
 
     def whole(self, work: Callable[[], Any]) -> Any:
         """Do something; where nothing came of it, no random number has been drawn for it."""

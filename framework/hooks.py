@@ -29,7 +29,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -112,6 +112,8 @@ class Hooks:
     callbacks: Mapping[str, object]
     call: Any = attrs.field(init=False)
     """`hooks.call.step_end(state=…)` and so on."""
+    ends: Sequence[pluggy.HookImpl] = attrs.field(init=False)
+    """Those of `run_end`."""
     broken: set[str] = attrs.field(factory=set, init=False)
     """Labels of sinks that have failed, each told once."""
 
@@ -119,15 +121,15 @@ class Hooks:
         """Register every callback; a misspelt hook or argument is an error here."""
         manager = pluggy.PluginManager("framework")
         manager.add_hookspecs(Specs)
-        # pluggy calls the last registered first
-        for label, live in reversed(list(ordered(self.callbacks).items())):
+        for label, live in ordered(self.callbacks).items():
             manager.register(self._guarded(label, live), name=label)
-        self.call = manager.hook
+        self.call = SimpleNamespace(**{n: _plain(getattr(manager.hook, n)) for n in NAMES})
+        self.ends = manager.hook.run_end.get_hookimpls()
 
     def finish(self, state: State) -> None:
         """Call `run_end` of every callback, whatever happens in one; then raise the first error."""
         first: Exception | None = None
-        for hook in reversed(self.call.run_end.get_hookimpls()):
+        for hook in self.ends:
             try:
                 hook.function(*[state][: len(hook.argnames)])
             except (RunError, UserError) as error:
@@ -198,6 +200,17 @@ class Hooks:
                     raise RunError(message) from error
 
         return call
+
+
+def _plain(hook: pluggy.HookCaller) -> Callable[..., None]:
+    """Return a function that calls a hook, without the time that gathering results takes."""
+    calls = [(impl.function, impl.argnames) for impl in hook.get_hookimpls()]
+
+    def call(**given: Any) -> None:
+        for function, names in calls:
+            function(*[given[name] for name in names])
+
+    return call
 
 
 def ordered(callbacks: Mapping[str, object]) -> dict[str, object]:

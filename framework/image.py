@@ -6,7 +6,6 @@ import functools
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,6 @@ from framework.errors import RunError
 
 if TYPE_CHECKING:
     import torch
-
-_PAGE = 4096
-"""What must divide address and size of what is written past the page cache."""
-_DIRECT = getattr(os, "O_DIRECT", 0)
 
 
 class Image:
@@ -30,7 +25,7 @@ class Image:
 
     def __init__(self) -> None:
         """Begin with nothing."""
-        self._bytes, self._size = mmap.mmap(-1, _PAGE), 0
+        self._bytes, self._size = mmap.mmap(-1, 1), 0
 
     def fill(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Copy tensors into it, from any device; they may change afterwards.
@@ -63,21 +58,10 @@ class Image:
                 place.view(tensor.shape).copy_(tensor.detach())
 
     def write(self, path: Path) -> str:
-        """Write it as a new file; its SHA-256.
-
-        A checkpoint is hardly ever read again, and in the page cache it would take the place of
-        what training reads; filling fresh pages of that also costs more than all else here. So
-        the system is asked to write past it, where the file system can.
-        """
-        path.touch(mode=0o666, exist_ok=False)
+        """Write it as a new file; its SHA-256."""
         data = memoryview(self._bytes)[: self._size]
-        whole = self._size // _PAGE * _PAGE
-        try:
-            _append(path, data[:whole], _DIRECT)
-        except OSError:
-            os.truncate(path, 0)
-            whole = 0
-        _append(path, data[whole:])
+        with path.open("xb") as stream:
+            stream.write(data)
         return hashlib.sha256(data).hexdigest()
 
 
@@ -92,12 +76,3 @@ def code(dtype: torch.dtype) -> str:
     except (KeyError, RuntimeError, safetensors.SafetensorError):
         return ""
     return str(json.loads(header)[""]["dtype"])
-
-
-def _append(path: Path, data: memoryview, flags: int = 0) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | flags)
-    try:
-        while data:
-            data = data[os.write(handle, data) :]
-    finally:
-        os.close(handle)

@@ -122,7 +122,10 @@ class Dataset(Protocol):
 
 
 class Processor(Protocol):
-    """Turns records into batches, and outputs into rows."""
+    """Turns records into batches, and outputs into rows.
+
+    It may also have `augments`: False where `augment` never changes anything, and so is not called.
+    """
 
     def encode(self, records: Sequence[Record]) -> Sequence[Features]:
         """Features of each record; pure, each with its `id` and `length`.

@@ -31,6 +31,9 @@ class Records(Protocol):
     def rows(self, file: Path) -> AbstractContextManager[Sink]:
         """Open a file of predictions."""
 
+    def computed(self, experiment: Experiment, splits: Splits, hooks: Hooks) -> None:
+        """Raise `UserError` where a callback reads a metric that won't be computed."""
+
     def text(self, experiment: Experiment) -> str:
         """Return the resolved experiment in TOML."""
 
@@ -67,7 +70,8 @@ def run(
     splits = build.dataset(experiment)
     ranks = build.strategy(experiment)
     records.rank = ranks.rank
-    hooks = build.callbacks(experiment, splits.info, ranks.rank)
+    hooks = build.callbacks(experiment, ranks.rank)
+    records.computed(experiment, splits, hooks)
     resume, folder = ranks.gather((resume, resume or records.place(experiment.name)))[0]
     with ExitStack() as stack:
         found = None

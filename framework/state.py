@@ -123,6 +123,11 @@ class State:
         yield
         self.timing[name] = self.timing.get(name, 0.0) + time.perf_counter() - begun
 
+    def point(self) -> dict[str, float]:
+        """Say when something was measured."""
+        epoch = self.epoch + self.batch / self.steps_per_epoch
+        return {"step": self.step, "epoch": epoch, "time": time.time() - self.started}
+
     def counters(self) -> dict[str, Any]:
         """What a checkpoint keeps of it."""
         kept = {name: getattr(self, name) for name in _KEPT}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
+import operator
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -81,7 +83,7 @@ class Update:
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             raise OutOfMemory
-        broken = not torch.stack(list(means.values())).isfinite().all()
+        broken = not math.isfinite(_total(means))
         if self.forward.strategy.sum({"": int(broken)})[""]:
             self.optimizer.zero_grad()
             return means, torch.tensor(torch.nan, device=self.forward.strategy.device), "loss"
@@ -95,8 +97,6 @@ class Update:
 
     def _backward(self, window: Window) -> dict[str, Tensor]:
         """Add up the window's gradients; the means of the loss's parts."""
-        import torch
-
         strategy, counts = self.forward.strategy, defaultdict[str, int](int)
         for batch in window:
             for part, count in self.loss.counts(batch).items():
@@ -109,7 +109,7 @@ class Update:
             with strategy.accumulate(self.forward.module, last=batch is window[-1]):
                 sums = self.loss(*self.forward(batch))
                 parts = {part: value / over[part] for part, value in sums.items()}
-                self.forward.precision.backward(torch.stack(list(parts.values())).sum())
+                self.forward.precision.backward(_total(parts))
             for part, value in parts.items():
                 means[part] = means[part] + value.detach() if part in means else value.detach()
         return means
@@ -118,6 +118,10 @@ class Update:
     def learning_rate(self) -> float:
         """The highest rate of the last step."""
         return float(max(group["lr"] for group in self.optimizer.param_groups))
+
+
+def _total(parts: Mapping[str, Tensor]) -> Tensor:
+    return functools.reduce(operator.add, parts.values())
 
 
 def exhausted(error: Exception) -> bool:
@@ -141,13 +145,16 @@ class Tally:
 
     def add(self, batch: Batch) -> tuple[Outputs, Batch]:
         """Evaluate a batch; its outputs, and the batch on the device."""
-        outputs, placed = self.forward(batch)
-        for part, value in self.loss(outputs, placed).items():
-            self.sums[part] += float(value)
-        for part, count in self.loss.counts(batch).items():
-            self.counts[part] += count
-        for metric in self.metrics.values():
-            metric.update(outputs, placed)
+        import torch
+
+        with torch.inference_mode():
+            outputs, placed = self.forward(batch)
+            for part, value in self.loss(outputs, placed).items():
+                self.sums[part] += float(value)
+            for part, count in self.loss.counts(batch).items():
+                self.counts[part] += count
+            for metric in self.metrics.values():
+                metric.update(outputs, placed)
         return outputs, placed
 
     def values(self) -> dict[str, float]:
@@ -190,9 +197,9 @@ class Recent:
 
         steps, self.steps = self.steps, []
         names = list(steps[0])
-        rows = torch.stack([torch.stack([step[name].double() for name in names]) for step in steps])
+        rows = torch.stack([torch.stack([step[n] for step in steps]).double() for n in names])
         rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
-        ranks = self.strategy.gather(rows.nanmean(dim=0).tolist())
+        ranks = self.strategy.gather(rows.nanmean(dim=1).tolist())
         means = dict(zip(names, map(sum, zip(*ranks, strict=True)), strict=True))
         norm = means.pop("") / len(ranks)
         return with_total(means) | {"grad_norm": norm}

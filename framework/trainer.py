@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, closing, suppress
-from pathlib import Path
 
 import attrs
 
@@ -32,8 +29,6 @@ class Trainer:
     """Makes the metrics of one evaluation, by label."""
     rows: Callable[[str], AbstractContextManager[Sink]]
     """Opens the predictions file of a split."""
-    verify: Callable[[Path, str], object] = attrs.field(default=lambda folder, inside: None)  # noqa: ARG005
-    """Raises `UserError` where files of a checkpoint, of those in a folder of it, have changed."""
     keeper: checkpoint.Keeper
     recent: Recent
 
@@ -51,12 +46,8 @@ class Trainer:
         self.keeper.wait()
         if state.halted:
             return
-        state.strategy.gather(None)  # every rank's checkpoints are there
-        if state.best is not None:
-            best = state.folder / "checkpoints" / f"step-{state.best.step}"
-            self.verify(best, "model/")
-            checkpoint.load_weights(state.model.module, best / checkpoint.WEIGHTS)
-            state.metrics = dict(state.best.metrics)
+        state.strategy.gather(None)  # it is there for every rank
+        self.keeper.best(state)
         if "test" in self.feeds:
             with suppress(InterruptedError), self.rows("test") as sink:
                 if not self.evaluate("test", sink):
@@ -119,8 +110,6 @@ class Trainer:
 
     def evaluate(self, split: str, sink: Sink | None = None) -> dict[str, float]:
         """Evaluate a split, each record once, its rows into `sink`; no values if interrupted."""
-        import torch
-
         state, call, forward = self.state, self.hooks.call, self.update.forward
         tally = Tally(forward, self.update.loss, self.metrics())
 
@@ -134,14 +123,14 @@ class Trainer:
                 if state.halted:
                     return True
             if sink is not None:
-                every = dict(ChainMap(*state.strategy.gather(rows)))
+                every = {i: row for rank in state.strategy.gather(rows) for i, row in rank.items()}
                 sink([every[index] for index in sorted(every)])
             return False
 
         call.evaluate_start(state=state, split=split)
         forward.module.eval()
         feed = self._feed(split)
-        with state.clock("evaluate"), torch.inference_mode():
+        with state.clock("evaluate"):
             self.run_epoch(feed.whole(), step)
         forward.module.train()
         if state.halted:
@@ -152,11 +141,8 @@ class Trainer:
         return values
 
     def _log(self, split: str, values: Mapping[str, float]) -> None:
-        state = self.state
-        epoch = state.epoch + state.batch / state.steps_per_epoch
-        point = {"step": state.step, "epoch": epoch, "time": time.time() - state.started}
         named = {f"{split}/{name}": value for name, value in values.items()}
-        self.hooks.call.log(state=state, point=point | named)
+        self.hooks.call.log(state=self.state, point=self.state.point() | named)
 
     def _save(self) -> None:
         """Begin the checkpoint that hooks asked for, if they did."""
@@ -165,8 +151,9 @@ class Trainer:
         if "best" in requests:
             metrics = {split: dict(values) for split, values in state.metrics.items()}
             state.best = Best(step=state.step, metrics=metrics, **requests["best"])
-        with state.clock("checkpoint"):
-            self.keeper.save(state, [*requests])
+        if requests or self.keeper.writing:
+            with state.clock("checkpoint"):
+                self.keeper.save(state, [*requests])
 
     def _feed(self, split: str) -> Feed:
         """Return a split's feed, in micro-batches that there was memory for."""

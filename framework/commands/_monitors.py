@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from framework.config.positions import Path as Keys
@@ -17,14 +19,15 @@ def check(structurer: Structurer) -> None:
 
 def check_one(structurer: Structurer, path: Keys) -> None:
     """Tell those of one table."""
-    labels, table = structurer.draft.tree["metrics"], structurer.draft.tree
+    labels = structurer.draft.tree["metrics"]
+    table: Any = structurer.draft.tree
     for key in path:
         table = table.get(key) if isinstance(table, dict) else None
-    if not (isinstance(labels, dict) and isinstance(table, dict) and structurer.classes[path]):
+    known_class = structurer.classes[path]
+    if not (isinstance(labels, dict) and isinstance(table, dict) and known_class):
         return
-    _, cls = structurer.classes[path] or ("", type)
     known = ["val/loss", *(f"val/{k}" for k, v in labels.items() if v is not False)]
-    for field in attrs.fields(cls):
+    for field in attrs.fields(known_class[1]):
         names = table.get(field.name) if field.metadata.get("metric") else []
         for index, name in enumerate([names] if isinstance(names, str) else names or ()):
             if isinstance(name, str) and "/".join(name.split("/")[:2]) not in known:

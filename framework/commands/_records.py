@@ -23,10 +23,11 @@ from typing import Any
 
 import attrs
 
-from framework import checkpoint
+from framework import build, checkpoint
 from framework.commands import _checkpoints, _inside, _resolved, tables
 from framework.config.experiment import Experiment
-from framework.errors import UserError, fault, listing
+from framework.errors import ExperimentError, UserError, fault, listing, nearest
+from framework.hooks import Hooks
 from framework.protocols import Splits
 from framework.state import State
 from framework.step import exhausted
@@ -108,6 +109,10 @@ class RunRecords:
     def rows(self, file: Path) -> AbstractContextManager[Sink]:
         """Open a file of predictions."""
         return nullcontext(lambda _: None) if self.rank else tables.writer(file)
+
+    def computed(self, experiment: Experiment, splits: Splits, hooks: Hooks) -> None:
+        """Raise `UserError` where a callback reads a metric that won't be computed."""
+        _read_metrics(experiment, splits.info, hooks)
 
     def text(self, experiment: Experiment) -> str:
         """Return the resolved experiment in TOML."""
@@ -194,6 +199,20 @@ def records() -> Iterator[RunRecords]:
     finally:
         _log.removeHandler(buffer)
         buffer.close()
+
+
+def _read_metrics(experiment: Experiment, info: Mapping[str, Any], hooks: Hooks) -> None:
+    """Hold what callbacks read against what will be computed, now that the data is known."""
+    made = build.metrics(experiment, info)()
+    names = [(label, name) for label, metric in made.items() for name in metric.names()]
+    known = ["val/loss", *("/".join(filter(None, ("val", *parts))) for parts in names)]
+    problems = []
+    for label, callback in hooks.callbacks.items():
+        for name in set(getattr(callback, "reads", ())) - set(known):
+            message = f"nothing computes '{name}'{nearest(name, known, 'there are')}"
+            problems.append(experiment.draft.problem(("callbacks", label, "monitor"), message))
+    if problems:
+        raise ExperimentError(problems)
 
 
 def _environment(

@@ -46,7 +46,7 @@ class Guard:
 
 @attrs.define(eq=False)
 class LiveGuard:
-    """Counts steps on the device, and reads the counts where a point is logged anyway."""
+    """Keeps losses on the device, and reads them where a point is logged anyway."""
 
     options: Guard
     free = ("skips", "patience")
@@ -54,9 +54,13 @@ class LiveGuard:
     """Steps in a row that were not taken."""
     told: list[str] = attrs.field(factory=list)
     """Warnings that were given."""
-    counts: Tensor | None = None
-    """Steps in a row with a loss of 0, and with the same loss as before: float64 [2]."""
-    last: Tensor | None = None
+    recent: list[Mapping[str, Tensor]] = attrs.field(factory=list)
+    """Losses that were not yet looked at."""
+    zero: int = 0
+    """Steps in a row with a loss of 0."""
+    same: int = 0
+    """Steps in a row with the same loss as the one before."""
+    last: float | None = None
     rates: list[float] = attrs.field(factory=list)
     """The first step's factor and learning rate, and the steps that moved the first alone."""
     dead: list[int] = attrs.field(factory=list)
@@ -76,38 +80,46 @@ class LiveGuard:
         if state.missed:
             self._left_out(state, window, loss, norm)
             return
-        import torch
-
         self.missed = 0
-        total = torch.stack([part.detach().double() for part in loss.values()]).sum()
-        before = total.new_tensor(torch.nan) if self.last is None else self.last.to(total.device)
-        still = torch.stack([total == 0, total == before])
-        counts = still.new_zeros(2) if self.counts is None else self.counts.to(total.device)
-        self.counts, self.last = (counts + 1) * still, total
+        self.recent.append(loss)
         self._rate(state)
 
     @hookimpl
     def log(self, point: Mapping[str, Any]) -> None:
         """Warn of a loss that is 0 or stands still."""
-        if self.counts is None or "train/loss" not in point:
+        if "train/loss" not in point:
             return
+        self._look()
         # the first of equal losses has none before it
-        zero, same = (int(count) for count in self.counts.tolist())
-        same += 1
-        if zero >= self.options.patience:
-            self._warn("the loss has been exactly 0 for %s steps; do labels reach it?", zero)
+        same = self.same + 1
+        if self.zero >= self.options.patience:
+            self._warn("the loss has been exactly 0 for %s steps; do labels reach it?", self.zero)
         elif same >= self.options.patience:
             text = "the loss has not changed at all for %s steps; does the model learn anything?"
             self._warn(text, same)
 
     def state_dict(self) -> dict[str, Any]:
         """All counts."""
+        self._look()
         return {name: getattr(self, name) for name in _KEPT}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
         for name in _KEPT:
             setattr(self, name, state[name])
+
+    def _look(self) -> None:
+        """Count what was kept, in one reading of the device."""
+        import torch
+
+        recent, self.recent = self.recent, []
+        if not recent:
+            return
+        parts = [torch.stack([loss[name] for loss in recent]).double() for name in recent[0]]
+        for total in torch.stack(parts).sum(dim=0).tolist():
+            self.zero = self.zero + 1 if total == 0 else 0
+            self.same = self.same + 1 if total == self.last else 0
+            self.last = total
 
     def _warn(self, text: str, *values: object) -> None:
         if text not in self.told:
@@ -169,4 +181,4 @@ class LiveGuard:
                 _log.warning(text, at, tensors, group["lr"], self.dead[at])
 
 
-_KEPT = ("missed", "told", "counts", "last", "rates", "dead")
+_KEPT = ("missed", "told", "zero", "same", "last", "rates", "dead")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import attrs
+import numpy as np
 import torch
 
 from framework.errors import UserError
@@ -49,7 +50,8 @@ def check_weights(_: object, field: attrs.Attribute[Weights], value: Weights) ->
 
 def count(batch: Batch) -> int:
     """Return the number of items that have a target."""
-    return int((batch["labels"] != IGNORED).sum())
+    # many times as fast for the few labels of a batch, which the host has anyway
+    return int(np.count_nonzero(batch["labels"].cpu().numpy() != IGNORED))
 
 
 def log_probabilities_BC(logits_BC: torch.Tensor) -> torch.Tensor:

@@ -28,6 +28,7 @@ class TextPairs:
     truncation: str
     token_types: bool
     labels: tuple[str, ...]
+    augments: bool = False
 
     def encode(self, records: Sequence[Record]) -> list[Features]:
         """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""

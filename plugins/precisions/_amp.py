@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
+
+_EPS = 1e-6
+"""What torch adds to a norm before it divides by it."""
 
 
 @attrs.define(eq=False)
@@ -53,8 +57,10 @@ class Amp:
         self.scaler.unscale_(optimizer)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
-        finite = bool(norm.isfinite())
-        if finite and max_norm:
+        value = norm.item()  # which waits for the device, once a step
+        finite = math.isfinite(value)
+        # otherwise they would be multiplied by 1
+        if finite and 0 < max_norm < value + _EPS:
             torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
         if finite:
             self.scaler.step(optimizer)

@@ -34,7 +34,8 @@ class LiveBucketed:
         """Return the steps of an epoch; a window is sorted when one of its steps is asked for."""
         order = rng.permutation(len(lengths))
         blurred = lengths * rng.uniform(1, 1 + BLUR, len(lengths))
-        return _Steps(order, blurred, batch_size, rng.permutation(len(order) // batch_size))
+        shuffled = rng.permutation(len(order) // batch_size)
+        return _Steps(order, blurred, batch_size, shuffled, [False] * (len(shuffled) // WINDOW + 1))
 
 
 @attrs.frozen(eq=False)
@@ -43,6 +44,8 @@ class _Steps(Sequence["NDArray[np.int64]"]):
     lengths: NDArray[np.float64]
     size: int
     shuffled: NDArray[np.int64]
+    sorted: list[bool]
+    """Which windows of the order are, each since one of its steps was asked for."""
 
     def __len__(self) -> int:
         return len(self.shuffled) + (len(self.shuffled) * self.size < len(self.order))
@@ -59,7 +62,8 @@ class _Steps(Sequence["NDArray[np.int64]"]):
             return self.order[whole * self.size :]
         window, place = divmod(int(self.shuffled[at]), WINDOW)
         begin = window * WINDOW * self.size
-        end = min(begin + WINDOW * self.size, whole * self.size)
-        records = self.order[begin:end]
-        chosen = np.argsort(self.lengths[records])[place * self.size : (place + 1) * self.size]
-        return records[chosen]
+        records = self.order[begin : min(begin + WINDOW * self.size, whole * self.size)]
+        if not self.sorted[window]:
+            records[:] = records[np.argsort(self.lengths[records])]
+            self.sorted[window] = True
+        return records[place * self.size : (place + 1) * self.size]

@@ -89,7 +89,8 @@ def trained(kind: str, cls: type[Any], folder: Path) -> None:
     key = {"metric": "metrics.odd.use", "callback": "callbacks.odd.use"}.get(kind, kind)
     experiment = load(file, [parsed(f"{key}=odd")], Registry((*Registry().offers, offer)))
     splits = build.dataset(experiment)
-    build.callbacks(experiment, splits.info)
+    build.callbacks(experiment)
+    build.metrics(experiment, splits.info)()
     build.trainer(experiment, splits, Hooks({}), folder, lambda _: nullcontext(list))
 
 

@@ -446,4 +446,4 @@ def test_a_run_without_callbacks_calls_nothing() -> None:
     call = Hooks({}).call
     for name in NAMES:
         arguments = list(inspect.signature(getattr(Specs, name)).parameters)[1:]
-        assert getattr(call, name)(**dict.fromkeys(arguments)) == []
+        assert getattr(call, name)(**dict.fromkeys(arguments)) is None
