@@ -21,9 +21,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # the same examples every time, and no deadline: a busy machine is no defect
-hypothesis.settings.register_profile("project", derandomize=True, deadline=None)
+UNHURRIED: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("project", derandomize=True, **UNHURRIED)
 # where .ci/run is in a hurry; `python -m pytest` by itself is the full sweep
-hypothesis.settings.register_profile("short", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.register_profile("short", derandomize=True, max_examples=40, **UNHURRIED)
 hypothesis.settings.load_profile("short" if "CI" in os.environ else "project")
 
 

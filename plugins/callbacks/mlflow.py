@@ -106,6 +106,7 @@ class Tracker:
     options: Mlflow
     sink = True
     delivery: Delivery | None = None
+    begun: bool = False
     connected: bool = False
     opened: bool = False
     points: list[Point] = attrs.field(factory=list)
@@ -118,7 +119,7 @@ class Tracker:
 
     @hookimpl
     def run_start(self, state: State) -> None:
-        """Open the run in the store and describe it; a resumed run goes on with its own."""
+        """Find what the store may lack."""
         folder = state.folder.resolve()
         record = Record.read(folder)
         uri = shared.store(self.options.uri, record.store)
@@ -127,7 +128,16 @@ class Tracker:
         record.write(folder)
         self.delivery = Delivery(folder, uri, record)
         self.points = [point for point in record.points(folder) if point.step <= state.step]
-        self._attempt(state, self.delivery, lambda: None)
+
+    @hookimpl
+    def step_end(self, state: State) -> None:
+        """Open the run in the store and describe it, after the first step: none waits for it.
+
+        A resumed run goes on with its own.
+        """
+        if self.delivery is not None and not self.begun:
+            self.begun = True
+            self._attempt(state, self.delivery, lambda: None)
 
     @hookimpl
     def log(self, state: State, point: Mapping[str, Any]) -> None:
