@@ -36,7 +36,6 @@ IMPORTS = {
     "the class": "from transformers import BertForSequenceClassification",
     "mlflow": "import mlflow",
     "the core": "import framework.run, framework.commands.run",
-    "--help": "import runpy, sys; sys.argv = ['framework', '--help']; runpy.run_module('framework')",
 }
 
 
