@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +19,7 @@ from broken.loss import Live
 from broken.optimizer import Options
 from broken.tiny_model import Model, Net, Words
 from framework.hooks import hookimpl
-from framework.protocols import Batch, Features, Labelled, Outputs, Row
+from framework.protocols import Batch, Features, Labelled, Outputs, Record, Row
 from framework.state import State
 
 
@@ -196,6 +197,29 @@ class LeftWords(Words):
         return super().decode({"logits": outputs["logits"][:, -1]}, batch)
 
 
+class Tokenised(Sequence[Features]):
+    """Features that are made when they are asked for; their lengths are known before."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        """Count the words."""
+        self.records = records
+        self.lengths = np.array([1 + len(record["text"].split()) for record in records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, at: Any) -> Any:
+        return Words().one(self.records[at])
+
+
+class LazyWords(Words):
+    """It encodes a record when its features are asked for."""
+
+    def encode(self, records: Sequence[Record]) -> Any:
+        """Return lazy features."""
+        return Tokenised(records)
+
+
 class Normed(Net):
     """It keeps statistics of training, in buffers that are saved."""
 
@@ -288,6 +312,7 @@ SOUND: list[tuple[str, Any, Mapping[str, Any]]] = [
     *(("model", Model(net), {}) for net in (ZeroHead, Experts, LayerDrop, Normed)),
     ("model", Model(LoRA, live=Unfrozen), {}),
     ("model", Model(PerToken, LeftWords), {}),
+    ("model", Model(words=LazyWords), {}),
     ("optimizer", Both(), {}),
     ("callback", HoursLeft(), {}),
 ]
