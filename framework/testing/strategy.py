@@ -134,7 +134,10 @@ def wrap_keeps_what_it_computes(case: StrategyCase) -> None:
 
 @attrs.frozen
 class _Step:
-    """A training step whose gradients are known: those of the whole in plain torch."""
+    """A training step whose gradients are known: those of the whole in plain torch.
+
+    Every rank has the same share of it, so that the sum over ranks is known too.
+    """
 
     live: LiveStrategy
     module: _Network
@@ -157,7 +160,10 @@ class _Step:
             made.norm.eval()
             made.dropout.eval()
         reference(features=features)["logits"].square().sum().backward()
-        right = {name: parameter.grad for name, parameter in reference.named_parameters()}
+        right = {
+            name: None if parameter.grad is None else parameter.grad * live.world_size
+            for name, parameter in reference.named_parameters()
+        }
         return cls(live, module, wrapped, features, right)
 
     def backward(self, part: Tensor, *, last: bool) -> None:
@@ -182,14 +188,15 @@ class _Step:
             one, other = parameter.grad, self.expected[name]
             if one is None or other is None:
                 raise Failure(f"{words}, no gradient reaches '{name}' of the given module")
-            message = f"{words}, the gradient of '{name}' is not that of the whole batch"
+            of_ranks = f", summed over {self.live.world_size} ranks" * (self.live.world_size > 1)
+            message = f"{words}, the gradient of '{name}' is not that of the whole batch{of_ranks}"
             require(close(one, other, SUMS), message)
         self.module.zero_grad()
 
 
 def micro_batches_add_up(case: StrategyCase) -> None:
-    """In one process, gradients of micro-batches under `accumulate` add up to the whole's."""
-    step = _Step.of(case.alone())
+    """Gradients of micro-batches under `accumulate` add up to the whole's, summed over ranks."""
+    step = _Step.of(case.build())
     for cut in CUTS:
         for time in ("first", "second"):
             word = "micro-batch" if len(cut) == 1 else "micro-batches"
