@@ -13,7 +13,7 @@ import numpy as np
 
 from framework.protocols import LiveSampler
 from framework.testing.clock import clocked
-from framework.testing.suite import Failure, Report, Suite, missing, require, require_takes
+from framework.testing.suite import Failure, Report, Skip, Suite, missing, require, require_takes
 from framework.testing.values import equal, seeded
 from framework.testing.watching import randomness
 
@@ -195,10 +195,11 @@ def lengths_stay_as_they_are(case: SamplerCase) -> None:
 def another_generator_another_order(case: SamplerCase) -> None:
     """Of many records, generators of other seeds don't all give one order."""
     live, epoch = case.build(), case.many
+    if len(epoch.lengths) <= PIECE:
+        raise Skip(f"{len(epoch.lengths)} records are too few to tell")
     orders = [epoch.orders(live, seed) for seed in SEEDS]
-    differ = any(order != orders[0] for order in orders)
     require(
-        differ or len(epoch.lengths) <= PIECE,
+        any(order != orders[0] for order in orders),
         f"generators of {len(SEEDS)} seeds give one order of {epoch}: every epoch is the same",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
@@ -307,6 +308,37 @@ class HoursLeft(Buildable):
         self.used, (self.begun,) = state["used"], state["begun"]
 
 
+class Steps:
+    """Steps that are made when they are asked for; they are no `Sequence` by name."""
+
+    def __init__(self, order: Any, size: int) -> None:
+        """Keep the order."""
+        self.order, self.size = order, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    def __getitem__(self, at: int) -> Any:
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        return self.order[at * self.size : (at + 1) * self.size]
+
+
+class Sampler:
+    """A sampler by a method of its options, whose numbers are of 32 bits."""
+
+    budget = 4096
+
+    def build(self) -> Any:
+        """Return itself: it keeps nothing."""
+        return self
+
+    def __call__(self, *given: Any) -> Any:
+        """Return the steps."""
+        lengths, size, rng = given
+        return Steps(rng.permutation(len(lengths)).astype(np.int32), size)
+
+
 SOUND: list[tuple[str, Any, Mapping[str, Any]]] = [
     *(("loss", loss, given) for loss, given in LOSSES),
     *(("model", Model(net), {}) for net in (ZeroHead, Experts, LayerDrop, Normed)),
@@ -314,5 +346,7 @@ SOUND: list[tuple[str, Any, Mapping[str, Any]]] = [
     ("model", Model(PerToken, LeftWords), {}),
     ("model", Model(words=LazyWords), {}),
     ("optimizer", Both(), {}),
+    ("sampler", Sampler(), {}),
+    ("sampler", Sampler(), {"lengths": [5, 3]}),
     ("callback", HoursLeft(), {}),
 ]
