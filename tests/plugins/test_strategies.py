@@ -53,6 +53,7 @@ ALONE = {"wrap_keeps_what_it_computes", "a_step_may_break_off"}
 """Checks of the kit that are of one process."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_started_by_torchrun(ranks: int, tmp_path: Path) -> None:
     """Every rank keeps the contract of strategies: sums of gradients and counts among others.
