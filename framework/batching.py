@@ -13,8 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from framework.protocols import LiveSampler
-
 SPAN = 32
 """Steps' worth of an evaluation's records, among which batches hold those of about one length."""
 
@@ -51,7 +49,7 @@ class Feed:
 
     processor: Any
     features: Sequence[Any] = attrs.field(repr=False)
-    sampler: LiveSampler
+    sampler: Any
     batch_size: int
     micro_batch: int = 0
     seed: int = 0

@@ -85,7 +85,7 @@ class Keeper:
         if self.strategy.rank:
             return
         states = {name: item.state_dict() for name, item in self.live.items()}
-        states |= {"counters": state.counters(), "random": ranks}
+        states |= {"counters": state.counters(), "generators": ranks}
         target = state.folder / "checkpoints" / f"step-{state.step}"
         found: dict[Any, tuple[Any, Tensor]] = {}
         states = walked(states, lambda *thing: _plain(found, *thing), "the state")
@@ -108,7 +108,7 @@ class Keeper:
             for name, item in self.live.items():
                 item.load_state_dict(saved[name])
             state.restore(saved["counters"])
-            ranks, planned = saved["random"], saved["counters"]["total_steps"]
+            ranks, planned = saved["generators"], saved["counters"]["total_steps"]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{folder}: doesn't fit this experiment ({error})") from error
         if state.total_steps < planned:

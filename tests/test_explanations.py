@@ -98,13 +98,14 @@ def test_each_value_says_where_it_came_from(here: Path, capsys: Capture) -> None
         "loss.alpha": "default",
         "optimizer.use": "framework/defaults.toml:3",
         "optimizer.lr": "--set optimizer.lr=1e-3",
+        "sampler.use": "framework/defaults.toml:5",
         "trainer.epochs": "--set trainer.epochs=1",
-        "trainer.batch_size": "framework/defaults.toml:12",
+        "trainer.batch_size": "framework/defaults.toml:13",
         "metrics.accuracy.use": "base.toml:4",
         "metrics.f1.use": "base.toml:4",
         "metrics.f1.average": "x.toml:5",
         "callbacks.checkpoint.monitor": "x.toml:7",
-        "callbacks.jsonl.use": "framework/defaults.toml:26",
+        "callbacks.jsonl.use": "framework/defaults.toml:27",
     }
     assert all(comment for key, comment in found.items() if not key.endswith("."))
 
@@ -232,9 +233,9 @@ def test_hooks_show_who_is_called_and_why(here: Path, capsys: Capture) -> None:
     assert tuple(blocks) == NAMES
     owner = ["composable-nlp", version("composable-nlp")]
     assert [line.split() for line in blocks["log"]] == [
-        ["1.", "guard", *owner, "framework/defaults.toml:24"],
-        ["2.", "progress", *owner, "framework/defaults.toml:25"],
-        ["3.", "jsonl", *owner, "framework/defaults.toml:26"],
+        ["1.", "guard", *owner, "framework/defaults.toml:25"],
+        ["2.", "progress", *owner, "framework/defaults.toml:26"],
+        ["3.", "jsonl", *owner, "framework/defaults.toml:27"],
     ]
     assert blocks["step_start"] == ["nobody"]
 

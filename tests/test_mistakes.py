@@ -148,7 +148,7 @@ ALONE = {
         SEARCH + "space.'search.trials' = { low = 1, high = 2 }",
         (
             "8:7: no option is named 'search'; there is 'callbacks', 'dataset', 'loss', 'metrics',"
-            " 'model', 'optimizer', 'precision', 'scheduler', 'strategy', 'trainer'"
+            " 'model', 'optimizer', 'precision', 'sampler', 'scheduler', 'strategy', 'trainer'"
         ),
     ),
     "a path of the search without its quotes": (

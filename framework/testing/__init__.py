@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from framework.testing.model import check_model
     from framework.testing.optimizer import check_optimizer
     from framework.testing.precision import check_precision
+    from framework.testing.sampler import check_sampler
     from framework.testing.scheduler import check_scheduler
     from framework.testing.source import check_source
     from framework.testing.strategy import check_strategy
@@ -29,6 +30,7 @@ __all__ = [
     "check_model",
     "check_optimizer",
     "check_precision",
+    "check_sampler",
     "check_scheduler",
     "check_source",
     "check_strategy",

@@ -16,6 +16,9 @@ from framework.testing.processor import (
     batch_of,
     collate_keeps_ids_in_order,
     encode_is_pure,
+    encode_takes_lazy_records,
+    encoded,
+    features_are_a_sequence,
     features_have_id_and_length,
     features_stay_as_they_are,
     outputs_of,
@@ -121,7 +124,7 @@ def padding_does_not_matter(case: ModelCase) -> None:
     """A short record's outputs are the same alone and beside a much longer one."""
     live = case.build()
     longer = [_with_texts(record, LONGER) for record in case.few]
-    found = live.processor.encode([*case.few, *longer])
+    found = encoded(live, [*case.few, *longer])
     pairs = sorted(zip((f["length"] for f in found), range(len(found)), strict=True))
     (short, first), (long, last) = pairs[0], pairs[-1]
     if short == long:
@@ -165,6 +168,8 @@ SUITE = Suite(
         labels_every_parameter_once,
         same_seed_same_model,
         features_have_id_and_length,
+        features_are_a_sequence,
+        encode_takes_lazy_records,
         encode_is_pure,
         features_stay_as_they_are,
         augment_follows_its_generator,

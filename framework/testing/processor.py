@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, overload
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
-from framework.protocols import Batch, Info, LiveModel, Record
+from framework.protocols import Batch, Features, Info, LiveModel, Record
 from framework.testing import samples
 from framework.testing.suite import Failure, require
 from framework.testing.values import equal, frozen_copy, seeded
@@ -52,9 +53,39 @@ def plain(value: Any) -> Any:
     return frozen_copy(value)
 
 
+@attrs.frozen
+class Lazy(Sequence[Record]):
+    """Records as a dataset may give them: made when asked for, a slice as lazy as the whole."""
+
+    records: Sequence[Record]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Lazy: ...
+    def __getitem__(self, at: int | slice) -> Record | Lazy:
+        found = self.records[at]
+        return Lazy(found) if isinstance(found, Sequence) else dict(found)
+
+
+def encoded(live: LiveModel, records: Sequence[Record]) -> list[Features]:
+    """Encode, and make a list of what may be lazy."""
+    found = live.processor.encode(records)
+    kind = f"encode returns a {type(found).__name__}"
+    for name in ("__len__", "__getitem__"):
+        require(hasattr(found, name), f"{kind}, no sequence: it lacks {name}")
+    require(
+        len(found) == len(records), f"{kind} of {len(found)} features for {len(records)} records"
+    )
+    return [found[at] for at in range(len(found))]
+
+
 def batch_of(live: LiveModel, records: Sequence[Record]) -> Batch:
     """Encode and collate."""
-    return live.processor.collate(live.processor.encode(records))
+    return live.processor.collate(encoded(live, records))
 
 
 def outputs_of(live: LiveModel, records: Sequence[Record]) -> dict[str, Tensor]:
@@ -65,7 +96,8 @@ def outputs_of(live: LiveModel, records: Sequence[Record]) -> dict[str, Tensor]:
 
 def features_have_id_and_length(case: ModelCase) -> None:
     """Features are as many as the records, in their order, each with its `id` and `length`."""
-    found = case.build().processor.encode(case.records)
+    live = case.build()
+    found = encoded(live, case.records)
     ids = [features.get("id") for features in found]
     require(ids == [r["id"] for r in case.records], "encode gives other ids, or another order")
     for features in found:
@@ -74,16 +106,45 @@ def features_have_id_and_length(case: ModelCase) -> None:
             type(length) is int and length > 0,
             f"the length of {features['id']!r} is {length!r}; it must be a whole number above 0",
         )
+    known = getattr(live.processor.encode(case.records), "lengths", None)
+    if known is not None:
+        listed = [features["length"] for features in found]
+        same = np.asarray(known).tolist() == listed
+        require(same, f"the features' 'lengths' are {known}, and their own {listed}")
+
+
+def features_are_a_sequence(case: ModelCase) -> None:
+    """Features are the same read in order, backwards and again, and end at their length."""
+    found = case.build().processor.encode(case.records)
+    count = len(found)
+    backwards = [plain(found[at]) for at in reversed(range(count))][::-1]
+    walked = [plain(features) for features in itertools.islice(iter(found), count + 1)]
+    require(
+        len(walked) == count,
+        f"{count} features give {'more' if len(walked) > count else len(walked)} when they are"
+        " walked; raise IndexError at the end",
+    )
+    for at, (one, other) in enumerate(zip(walked, backwards, strict=True)):
+        same = equal(one, other) and equal(one, plain(found[at]))
+        require(same, f"the features of {one.get('id')!r} are others when they are read again")
+
+
+def encode_takes_lazy_records(case: ModelCase) -> None:
+    """Records that are made when asked for, as those of a split, give the features of a list."""
+    live = case.build()
+    listed, lazy = encoded(live, list(case.records)), encoded(live, Lazy(case.records))
+    require(equal(plain(listed), plain(lazy)), "lazy records are encoded to others than a list")
 
 
 def encode_is_pure(case: ModelCase) -> None:
     """Encoding gives the same again, one by one or together, and leaves the records alone."""
-    encode, before = case.build().processor.encode, plain(case.records)
-    together = plain(encode(case.records))
+    live, before = case.build(), plain(case.records)
+    together = plain(encoded(live, case.records))
     require(equal(before, plain(case.records)), "encode changes the records")
-    require(equal(together, plain(encode(case.records))), "encoding a second time gives another")
+    again = plain(encoded(live, case.records))
+    require(equal(together, again), "encoding a second time gives another")
     for record, features in zip(case.records, together, strict=True):
-        (alone,) = encode([record])
+        (alone,) = encoded(live, [record])
         differ = [key for key in features if not equal(features[key], plain(alone.get(key)))]
         require(
             not differ and alone.keys() == features.keys(),
@@ -93,8 +154,8 @@ def encode_is_pure(case: ModelCase) -> None:
 
 def features_stay_as_they_are(case: ModelCase) -> None:
     """Neither `augment` nor `collate` changes the features: they are used in every epoch."""
-    processor = case.build().processor
-    features = processor.encode(case.few)
+    live = case.build()
+    processor, features = live.processor, encoded(live, case.few)
     before = plain(features)
     for item in features:
         processor.augment(item, np.random.default_rng(5))
@@ -105,8 +166,9 @@ def features_stay_as_they_are(case: ModelCase) -> None:
 
 def augment_follows_its_generator(case: ModelCase) -> None:
     """`augment` is random by the generator it gets alone, and keeps the `id`."""
-    processor = case.build().processor
-    for features in processor.encode(case.few):
+    live = case.build()
+    processor = live.processor
+    for features in encoded(live, case.few):
         found = []
         for other in (1, 2, 3):
             with seeded(other):
@@ -118,9 +180,9 @@ def augment_follows_its_generator(case: ModelCase) -> None:
 
 def collate_keeps_ids_in_order(case: ModelCase) -> None:
     """A batch has the ids of its features under `id`, in their order."""
-    processor = case.build().processor
+    live = case.build()
     for records in (case.few, case.few[::-1], case.few[:1]):
-        ids = processor.collate(processor.encode(records)).get("id")
+        ids = batch_of(live, records).get("id")
         wanted = [record["id"] for record in records]
         require(ids == wanted, f"the batch of {wanted} has under 'id' {ids}")
 
@@ -134,7 +196,8 @@ def processor_travels_to_workers(case: ModelCase) -> None:
     except Exception as error:
         kind = type(error).__name__
         raise Failure(f"processor or features can't be pickled ({kind})") from error
-    same = equal(plain(processor.collate(features)), plain(there.collate(taken)))
+    here, other = ([made[at] for at in range(len(case.few))] for made in (features, taken))
+    same = equal(plain(processor.collate(here)), plain(there.collate(other)))
     require(same, "pickled and read back, the processor makes another batch")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -14,9 +14,15 @@ from framework.errors import UserError, listing
 from framework.protocols import LiveStrategy
 from framework.testing.suite import Failure, Report, Skip, Suite, missing, not_built, require
 from framework.testing.values import close, equal, frozen_copy
+from framework.testing.watching import Planned
 
 EXACT = 1e-6
 """Of the same products in float32, by the same device."""
+SUMS = 1e-5
+"""Of float32 sums that are the same numbers added in another order."""
+ITEMS = 6
+CUTS = ((6,), (2, 2, 2), (1, 5))
+"""Into how many micro-batches, and of how many items each, a step is cut."""
 
 
 class _Network(nn.Module):
@@ -56,9 +62,10 @@ class StrategyCase:
 
 
 def has_the_protocol(case: StrategyCase) -> None:
-    """It has a `torch.device`, `world_size`, `rank`, `wrap`, `sum` and `gather`."""
+    """It has a `torch.device`, `world_size`, `rank`, `wrap`, `accumulate`, `sum`, `gather`."""
     live = case.build()
-    lacking = missing(live, "device", "world_size", "rank", "wrap", "sum", "gather")
+    methods = ("wrap", "accumulate", "sum", "gather")
+    lacking = missing(live, "device", "world_size", "rank", *methods)
     require(not lacking, f"{type(live).__qualname__} lacks {', '.join(lacking)}")
     kind = type(live.device).__name__
     require(isinstance(live.device, torch.device), f"'device' is a {kind}, no torch.device")
@@ -125,6 +132,93 @@ def wrap_keeps_what_it_computes(case: StrategyCase) -> None:
         require(close(one, other, EXACT), f"the gradient of '{name}' is another than without wrap")
 
 
+@attrs.frozen
+class _Step:
+    """A training step whose gradients are known: those of the whole in plain torch.
+
+    Every rank has the same share of it, so that the sum over ranks is known too.
+    """
+
+    live: LiveStrategy
+    module: _Network
+    wrapped: nn.Module
+    features: Tensor
+    expected: Mapping[str, Tensor | None]
+
+    @classmethod
+    def of(cls, live: LiveStrategy) -> _Step:
+        """Wrap a network, and compute the gradients without the strategy."""
+        module = _Network()
+        module.norm.running_mean = torch.randn(3)
+        reference = copy.deepcopy(module).to(live.device)
+        features = torch.randn(ITEMS, 4, device=live.device)
+        wrapped = live.wrap(module)
+        for made in (wrapped, reference):
+            made.train()
+        for made in (module, reference):
+            # what depends on a batch's company, or on chance, doesn't add up
+            made.norm.eval()
+            made.dropout.eval()
+        reference(features=features)["logits"].square().sum().backward()
+        right = {
+            name: None if parameter.grad is None else parameter.grad * live.world_size
+            for name, parameter in reference.named_parameters()
+        }
+        return cls(live, module, wrapped, features, right)
+
+    def backward(self, part: Tensor, *, last: bool) -> None:
+        """Add the gradients of a micro-batch, as a step does."""
+        context = self.live.accumulate(self.wrapped, last=last)
+        entered = hasattr(context, "__enter__") and hasattr(context, "__exit__")
+        require(entered, f"accumulate returns a {type(context).__name__}, no context for `with`")
+        with context:
+            self.wrapped(id=["a"] * len(part), features=part)["logits"].square().sum().backward()
+
+    def break_off(self) -> None:
+        """Fail between the passes forward and backward."""
+        self.wrapped(id=["a"] * ITEMS, features=self.features)
+        raise Planned("memory has run out")
+
+    def take(self, cut: Sequence[int], words: str) -> None:
+        """Add up a step's micro-batches, hold them against the whole, and clear the gradients."""
+        parts = torch.split(self.features, list(cut))
+        for at, part in enumerate(parts):
+            self.backward(part, last=at == len(parts) - 1)
+        for name, parameter in self.module.named_parameters():
+            one, other = parameter.grad, self.expected[name]
+            if one is None or other is None:
+                raise Failure(f"{words}, no gradient reaches '{name}' of the given module")
+            of_ranks = f", summed over {self.live.world_size} ranks" * (self.live.world_size > 1)
+            message = f"{words}, the gradient of '{name}' is not that of the whole batch{of_ranks}"
+            require(close(one, other, SUMS), message)
+        self.module.zero_grad()
+
+
+def micro_batches_add_up(case: StrategyCase) -> None:
+    """Gradients of micro-batches under `accumulate` add up to the whole's, summed over ranks."""
+    step = _Step.of(case.build())
+    for cut in CUTS:
+        for time in ("first", "second"):
+            word = "micro-batch" if len(cut) == 1 else "micro-batches"
+            step.take(cut, f"in the {time} step of {len(cut)} {word}")
+
+
+def a_step_may_break_off(case: StrategyCase) -> None:
+    """An error passes through `accumulate`, as where memory runs out; then steps add up as ever."""
+    step = _Step.of(case.alone())
+    for last in (False, True):
+        passed = False
+        try:
+            with step.live.accumulate(step.wrapped, last=last):
+                step.break_off()
+        except Planned:
+            passed = True
+        require(passed, f"accumulate(…, last={last}) keeps an error to itself")
+        step.module.zero_grad()
+        for cut in CUTS:
+            step.take(cut, "after a step that an error broke off")
+
+
 def modes_reach_the_module(case: StrategyCase) -> None:
     """`train()` and `eval()` of what `wrap` returns reach the given module, and its dropout."""
     live, module = case.build(), _Network()
@@ -178,6 +272,8 @@ SUITE = Suite(
         wrap_moves_to_the_device,
         wrap_keeps_the_values,
         wrap_keeps_what_it_computes,
+        micro_batches_add_up,
+        a_step_may_break_off,
         modes_reach_the_module,
         sum_keeps_the_keys,
         gather_gives_all_ranks,

@@ -27,7 +27,7 @@ class Skip(Exception):  # noqa: N818 - it is no error
 
 
 class Absent(Skip):
-    """What a check says where a device is not there; only then may all checks be skipped."""
+    """What a check says where a device or other ranks are not there; all checks may say so."""
 
 
 class ConformanceError(AssertionError):
@@ -48,7 +48,7 @@ class Outcome:
     state: Literal["passed", "failed", "skipped", "expected"]
     reason: str = ""
     absent: bool = False
-    """True where it was skipped for want of a device."""
+    """True where it was skipped for want of a device or of ranks."""
 
     def __str__(self) -> str:
         """Render as one line."""
@@ -105,7 +105,7 @@ class Suite:
         `expected_failures` maps names of checks to the reason why they are known to fail; one
         that passes all the same is a failure, so that the list stays true. What is given as
         None is left to the case's own default. That everything was skipped is a failure too,
-        unless it was for want of a device.
+        unless it was for want of a device or of ranks.
         """
         __tracebackhide__ = True
         expected = dict(expected_failures or {})
@@ -205,9 +205,13 @@ def require_takes(method: Callable[..., Any], name: str, *arguments: str) -> Non
 
 
 def not_built(error: UserError) -> Skip:
-    """Return why nothing can be checked where building is refused: a missing device, or else."""
-    device = re.search(r"\b(cpu|cuda|gpu|mps|xpu|devices?|ranks?)\b", str(error), re.IGNORECASE)
-    return (Absent if device else Skip)(f"it can't be built here: {error}")
+    """Return why nothing can be checked where building is refused: absent devices, ranks, or else.
+
+    A strategy that joins ranks is not to blame outside torchrun, which starts them.
+    """
+    words = r"\b(cpu|cuda|gpu|mps|xpu|devices?|ranks?|torchrun)\b"
+    absent = re.search(words, str(error), re.IGNORECASE)
+    return (Absent if absent else Skip)(f"it can't be built here: {error}")
 
 
 def reloaded(state: Any) -> Any:

@@ -12,7 +12,7 @@ import torch
 from framework import checkpoint
 from framework.image import Image
 from framework.protocols import LiveModel
-from framework.testing.processor import ModelCase, outputs_of, plain
+from framework.testing.processor import ModelCase, encoded, outputs_of, plain
 from framework.testing.suite import Failure, require
 from framework.testing.values import equal, frozen_copy, seeded
 
@@ -59,7 +59,7 @@ def same_seed_same_model(case: ModelCase) -> None:
     for _ in range(2):
         with seeded(3):
             live = case.build()
-            builds.append((live.module.state_dict(), plain(live.processor.encode(case.few))))
+            builds.append((live.module.state_dict(), plain(encoded(live, case.few))))
     (weights, features), (others, again) = builds
     differ = [name for name in weights if not equal(weights[name], others.get(name))]
     require(not differ, f"after the same seed it starts with other weights in {differ[:3]}")
@@ -104,7 +104,7 @@ def gradients_reach_every_parameter(case: ModelCase) -> None:
 def _backward(live: LiveModel, case: ModelCase, seed: int) -> None:
     """Add the gradients of a random sum of the outputs, in a batch of all records."""
     processor = live.processor
-    features = processor.encode(case.records)
+    features = encoded(live, case.records)
     draw = np.random.default_rng(seed)
     batch = processor.collate([processor.augment(item, draw) for item in features])
     generator = torch.Generator().manual_seed(seed)

@@ -46,7 +46,7 @@ class LiveProgress:
     begun: float = 0.0
     first: tuple[int, int] = (0, 0)
     """Steps and items of before: what a resumed run need not do again."""
-    spoken: float = 0.0
+    spoken: float = -math.inf
     bar: Any = None
     task: Any = None
     sink: bool = True

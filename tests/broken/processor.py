@@ -89,7 +89,89 @@ class TextRows(Model):
         return Live(Net(), type("Words", (Words,), methods)())
 
 
+class Lazily:
+    """Features that are made when they are asked for, without an end."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        """Keep the records."""
+        self.records = records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, at: int) -> Any:
+        return Words().one(self.records[at % len(self.records)])
+
+
+class Drawn(Lazily):
+    """Features that are others each time."""
+
+    def __iter__(self) -> Any:
+        return (self[at] for at in range(len(self)))
+
+    def __getitem__(self, at: int) -> Any:
+        features = super().__getitem__(at)
+        return {**features, "draw": torch.rand(1)}
+
+
+class Guessed(list[Any]):
+    """Features with lengths of their texts."""
+
+    @property
+    def lengths(self) -> Any:
+        """One for each."""
+        return np.array([item["length"] + 1 for item in self])
+
+
+def walked(self: Words, records: Sequence[Record]) -> Any:
+    """Encode while it is walked."""
+    yield from Words.encode(self, records)
+
+
+def shortened(self: Words, records: Sequence[Record]) -> list[Any]:
+    """Leave out what has been there, by text."""
+    return list({item["length"]: item for item in Words.encode(self, records)}.values())
+
+
 DEFECTS = [
+    one(
+        "has_the_protocol",
+        "Generates",
+        "encode returns a generator, no sequence",
+        Words,
+        encode=walked,
+    ),
+    one(
+        "features_have_id_and_length", "Merges", "features for 12 records", Words, encode=shortened
+    ),
+    one(
+        "features_have_id_and_length",
+        "Guesses",
+        "the features' 'lengths' are",
+        Words,
+        encode=then(Words, "encode", Guessed),
+    ),
+    one(
+        "features_are_a_sequence",
+        "Endless",
+        "raise IndexError at the end",
+        Words,
+        encode=lambda _, records: Lazily(records),
+    ),
+    one(
+        "features_are_a_sequence",
+        "DrawsWhenRead",
+        "are others when they are read again",
+        Words,
+        encode=lambda _, records: Drawn(records),
+    ),
+    one(
+        "encode_takes_lazy_records",
+        "WantsAList",
+        "AttributeError",
+        Words,
+        encode=lambda self, records: Words.encode(self, records.copy()),
+    ),
     one("has_the_protocol", "NoDecode", "its processor lacks decode", Words, decode=property()),
     one(
         "features_have_id_and_length",

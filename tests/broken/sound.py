@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,7 +20,7 @@ from broken.loss import Live
 from broken.optimizer import Options
 from broken.tiny_model import Model, Net, Words
 from framework.hooks import hookimpl
-from framework.protocols import Batch, Features, Labelled, Outputs, Row
+from framework.protocols import Batch, Features, Labelled, Outputs, Record, Row
 from framework.state import State
 
 
@@ -196,6 +198,29 @@ class LeftWords(Words):
         return super().decode({"logits": outputs["logits"][:, -1]}, batch)
 
 
+class Tokenised(Sequence[Features]):
+    """Features that are made when they are asked for; their lengths are known before."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        """Count the words."""
+        self.records = records
+        self.lengths = np.array([1 + len(record["text"].split()) for record in records])
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, at: Any) -> Any:
+        return Words().one(self.records[at])
+
+
+class LazyWords(Words):
+    """It encodes a record when its features are asked for."""
+
+    def encode(self, records: Sequence[Record]) -> Any:
+        """Return lazy features."""
+        return Tokenised(records)
+
+
 class Normed(Net):
     """It keeps statistics of training, in buffers that are saved."""
 
@@ -283,11 +308,45 @@ class HoursLeft(Buildable):
         self.used, (self.begun,) = state["used"], state["begun"]
 
 
+class Steps:
+    """Steps that are made when they are asked for; they are no `Sequence` by name."""
+
+    def __init__(self, order: Any, size: int) -> None:
+        """Keep the order."""
+        self.order, self.size = order, size
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.order) / self.size)
+
+    def __getitem__(self, at: int) -> Any:
+        if not 0 <= at < len(self):
+            raise IndexError(at)
+        return self.order[at * self.size : (at + 1) * self.size]
+
+
+class Sampler:
+    """A sampler by a method of its options, whose numbers are of 32 bits."""
+
+    budget = 4096
+
+    def build(self) -> Any:
+        """Return itself: it keeps nothing."""
+        return self
+
+    def __call__(self, *given: Any) -> Any:
+        """Return the steps."""
+        lengths, size, rng = given
+        return Steps(rng.permutation(len(lengths)).astype(np.int32), size)
+
+
 SOUND: list[tuple[str, Any, Mapping[str, Any]]] = [
     *(("loss", loss, given) for loss, given in LOSSES),
     *(("model", Model(net), {}) for net in (ZeroHead, Experts, LayerDrop, Normed)),
     ("model", Model(LoRA, live=Unfrozen), {}),
     ("model", Model(PerToken, LeftWords), {}),
+    ("model", Model(words=LazyWords), {}),
     ("optimizer", Both(), {}),
+    ("sampler", Sampler(), {}),
+    ("sampler", Sampler(), {"lengths": [5, 3]}),
     ("callback", HoursLeft(), {}),
 ]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,6 +30,10 @@ class Right:
         """Move it."""
         return module.to(self.device)
 
+    def accumulate(self, module: nn.Module, *, last: bool) -> Any:
+        """Do nothing."""
+        return nullcontext()
+
     def sum(self, counts: Mapping[str, int]) -> Any:
         """Return the counts."""
         return dict(counts)
@@ -44,7 +49,17 @@ class NoGather:
     def build(self) -> Any:
         """Build it."""
         made = Right()
-        names = ("device", "world_size", "rank", "wrap", "sum")
+        names = ("device", "world_size", "rank", "wrap", "accumulate", "sum")
+        return SimpleNamespace(**{name: getattr(made, name) for name in names})
+
+
+class NoAccumulate:
+    """Its live object knows nothing of micro-batches."""
+
+    def build(self) -> Any:
+        """Build it."""
+        made = Right()
+        names = ("device", "world_size", "rank", "wrap", "sum", "gather")
         return SimpleNamespace(**{name: getattr(made, name) for name in names})
 
 
@@ -147,6 +162,89 @@ class Rounds(Right):
             lambda *given: {k: v.bfloat16().float() for k, v in given[2].items()}
         )
         return module
+
+
+class NoContext(Right):
+    """It notes which micro-batch is the last, and returns nothing."""
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> Any:
+        """Note it."""
+        self.last = last
+
+
+class LastOnly(Right):
+    """It keeps the gradients of the last micro-batch alone."""
+
+    @contextmanager
+    def accumulate(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        """Clear what others left."""
+        if last:
+            module.zero_grad()
+        yield
+
+
+class MeansOfMicroBatches(Right):
+    """It takes the mean over the micro-batches."""
+
+    count = 0
+
+    @contextmanager
+    def accumulate(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        """Divide in the last."""
+        self.count += 1
+        yield
+        if last:
+            for parameter in module.parameters():
+                parameter.grad /= self.count
+            self.count = 0
+
+
+class OneStep(Right):
+    """Its contexts can be entered in one step alone."""
+
+    def __init__(self) -> None:
+        """Make them."""
+        self.contexts = {last: self.once() for last in (False, True)}
+
+    @contextmanager
+    def once(self) -> Iterator[None]:
+        """Do nothing, once."""
+        yield
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> Any:
+        """Return what was made."""
+        return self.contexts[last] if last else nullcontext()
+
+
+class NoLast(Right):
+    """It stops gradients until the last micro-batch."""
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> Any:
+        """Stop them."""
+        return nullcontext() if last else torch.no_grad()
+
+
+class Suppresses(Right):
+    """It takes errors for an end of the micro-batch."""
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> Any:
+        """Suppress them."""
+        return suppress(Exception)
+
+
+class StaysInside(Right):
+    """After an error it takes itself to be still inside, and every step for a part of that."""
+
+    inside = 0
+
+    @contextmanager
+    def accumulate(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        """Count how deep it is, and clear what the outermost has not asked for."""
+        self.inside += 1
+        yield
+        self.inside -= 1
+        if self.inside:
+            module.zero_grad()
 
 
 class AlwaysTrains(Right):
@@ -269,6 +367,7 @@ class Marks(Right):
 
 DEFECTS = [
     Defect("has_the_protocol", NoGather(), "lacks gather"),
+    Defect("has_the_protocol", NoAccumulate(), "lacks accumulate"),
     Defect("has_the_protocol", DeviceByName(), "'device' is a str, no torch.device"),
     Defect("its_rank_is_one_of_the_ranks", CountsFromOne(), "'rank' is 1 of 1"),
     Defect("its_rank_is_one_of_the_ranks", NoRanks(), "'world_size' is 0; this process is one"),
@@ -282,6 +381,13 @@ DEFECTS = [
     Defect("wrap_keeps_what_it_computes", TrainsACopy(), "no gradient reaches 'layer.weight'"),
     Defect("wrap_keeps_what_it_computes", Halves(), "the gradient of 'layer.weight'"),
     Defect("wrap_keeps_what_it_computes", Rounds(), "gives other outputs"),
+    Defect("micro_batches_add_up", NoContext(), "accumulate returns a NoneType, no context"),
+    Defect("micro_batches_add_up", LastOnly(), "in the first step of 3 micro-batches"),
+    Defect("micro_batches_add_up", MeansOfMicroBatches(), "is not that of the whole batch"),
+    Defect("micro_batches_add_up", OneStep(), "AttributeError"),
+    Defect("micro_batches_add_up", NoLast(), "RuntimeError"),
+    Defect("a_step_may_break_off", Suppresses(), "accumulate(…, last=False) keeps an error"),
+    Defect("a_step_may_break_off", StaysInside(), "after a step that an error broke off"),
     Defect("modes_reach_the_module", AlwaysTrains(), "eval() of the wrapped module"),
     Defect("sum_keeps_the_keys", SameDict(), "return a new dict"),
     Defect("sum_keeps_the_keys", TakesOut(), "sum changes what it is given: {}"),

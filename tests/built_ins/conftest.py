@@ -18,6 +18,7 @@ from plugins.metrics.f1 import F1
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
 from plugins.models.hf_classifier import HfClassifier
+from plugins.samplers.tokens import Tokens
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 SCRATCH = tempfile.TemporaryDirectory()
@@ -40,6 +41,7 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "options": Text(train=ANNOTATIONS, text="sentence_text", label="status", group="post_id")
     },
     ("model", "hf_classifier"): {"options": HfClassifier(max_length=96, config=CONFIG)},
+    ("sampler", "tokens"): {"options": Tokens(budget=512)},
     ("metric", "f1"): {"info": TWO},
     ("metric", "precision"): {"info": TWO},
     ("metric", "recall"): {"options": Recall(average="macro")},

@@ -76,6 +76,35 @@ def test_an_evaluation_is_whole(count: int, batch: int, micro: int, budget: int,
             assert len(part["id"]) <= LARGER * (micro or batch)
 
 
+class Lazily:
+    """Features that are made when they are asked for, one by one; their lengths are known."""
+
+    def __init__(self, count: int) -> None:
+        """Count the lengths."""
+        self.made = records(count)
+        self.lengths = np.array([item["length"] for item in self.made])
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.made)
+
+    def __getitem__(self, at: int) -> Any:
+        self.read.append(int(at))
+        return dict(self.made[at])
+
+
+def test_lazy_features_are_read_when_their_batch_is() -> None:
+    """Where all lengths are known a window reads its own features alone, and gives the same."""
+    lazy = Lazily(21)
+    alone, given = [Feed(Processor(), each, LiveBucketed(), 6) for each in (records(21), lazy)]
+    assert lazy.read == []
+    for windows, expected in ((given.epoch(1), alone.epoch(1)), (given.whole(), alone.whole())):
+        for window, other in zip(windows, expected, strict=True):
+            assert shown(window) == shown(other)
+            assert len(lazy.read) == sum(len(batch["id"]) for batch in window)
+            lazy.read.clear()
+
+
 @attrs.define
 class Augmenting(Processor):
     """Changes features at random, and keeps things in batches that no tensor is."""

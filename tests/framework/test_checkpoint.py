@@ -83,8 +83,9 @@ def test_a_checkpoint_holds_all_that_must_survive(written: Path) -> None:
     assert sorted(path.name for path in written.parent.iterdir()) == ["last", "step-2"]
     states = _checkpoints.read(written)
     live = {"optimizer", "precision", "hooks", "recent"}
-    assert set(states) == {*live, "counters", "random", "best"}
-    assert [set(rank) for rank in states["random"]] == [{"torch", "cuda", "numpy", "python"}]
+    assert set(states) == {*live, "counters", "generators", "best"}
+    (of_the_only_rank,) = states["generators"]
+    assert set(of_the_only_rank) == {"torch", "cuda", "numpy", "python"}
     counters = json.loads((written / "counters.json").read_text(encoding="utf-8"))
     assert counters == states["counters"]
     _checkpoints.verify(written)

@@ -238,11 +238,12 @@ def test_a_coupled_loss_is_never_cut(
     experiment = load(file, [*map(parsed, sets)])
     part = attrs.evolve(experiment.loss, options=Coupled())
     coupled = attrs.evolve(experiment, loss=part)
+    one = build.strategy(experiment)
     if key is None:
-        assert build._loss(coupled, {}).coupled
+        assert build._loss(coupled, {}, one).coupled
         return
     with pytest.raises(ExperimentError) as caught:
-        build._loss(coupled, {})
+        build._loss(coupled, {}, one)
     message = rf"this loss is coupled within a batch: {key} would change it; remove it"
     assert re.search(message, str(caught.value))
     assert isinstance(caught.value, UserError)

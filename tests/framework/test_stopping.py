@@ -173,15 +173,20 @@ def test_an_interrupted_evaluation_is_none(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_test_leaves_no_values(tmp_path: Path) -> None:
-    """An interrupt of the test leaves a run whose training has ended, and no test."""
+    """An interrupt of the test leaves a run whose training has ended, and no test: no row of it.
+
+    It ends at its next batch: six batches of training, one after each epoch, one of the test.
+    """
     stop = At("evaluate_start", 6, lambda state: state.stop("received SIGINT", "interrupted"))
     stop.split = "test"
     rows: dict[str, Any] = {}
-    run, _ = fitted(tmp_path, {"stop": stop}, rows=rows, sizes={"train": 10, "val": 6, "test": 9})
+    module, sizes = Modes(), {"train": 10, "val": 6, "test": 20}
+    run, _ = fitted(tmp_path, {"stop": stop}, module=module, rows=rows, sizes=sizes)
     assert stop.done
     assert (run.state.step, run.state.status) == (6, "interrupted")
     assert set(run.state.metrics) == {"val"}
-    assert len(rows["test"]) == 4
+    assert rows == {"test": []}
+    assert (len(module.seen), module.seen[-1]) == (6 + 2 + 1, (False, False))
 
 
 def test_an_interrupted_test_leaves_a_checkpoint(tmp_path: Path) -> None:

@@ -172,7 +172,8 @@ def test_training_is_the_same_however_it_is_watched(tmp_path: Path) -> None:
 def test_evaluations_are_without_dropout_and_gradients(tmp_path: Path) -> None:
     """Training runs in training mode; evaluations don't, and leave the mode as it was."""
     module = Modes()
-    fitted(tmp_path, module=module)
+    # twice as many in a batch as in training: two batches each
+    fitted(tmp_path, module=module, sizes={"train": 10, "val": 10, "test": 9})
     train, evaluate = (True, True), (False, False)
     epoch = [train] * 3 + [evaluate] * 2
     assert module.seen == epoch * 2 + [evaluate] * 2

@@ -50,8 +50,8 @@ def asked(live: Any, state: State, values: Sequence[float], split: str = "val") 
     ],
 )
 def test_requests(options: Checkpoint, values: list[float], best: list[int], state: Make) -> None:
-    """Every evaluation asks for `last`, a strictly better one for `best`; NaN is never better."""
-    expected = ["last+best" if n in best else "last" for n in range(1, len(values) + 1)]
+    """A strictly better evaluation asks, for `last` too; others ask for nothing, as NaN does."""
+    expected = ["last+best" if n in best else "" for n in range(1, len(values) + 1)]
     assert asked(options.build(), state(), values) == expected
 
 
@@ -78,7 +78,7 @@ def test_resumed_it_remembers_the_best(state: Make) -> None:
     stream.seek(0)
     second = options.build()
     Hooks({"checkpoint": second}).load_state_dict(torch.load(stream, weights_only=True))
-    assert asked(second, state(), [0.4, 0.2]) == ["last", "last+best"]
+    assert asked(second, state(), [0.4, 0.2]) == ["", "last+best"]
     assert asked(options.build(), state(), [0.4]) == ["last+best"]
 
 

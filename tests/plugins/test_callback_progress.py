@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from framework.hooks import Hooks
 from framework.state import State
+from plugins.callbacks import progress
 from plugins.callbacks.progress import Progress
 
 Make = Callable[[], State]
@@ -107,8 +110,16 @@ def test_the_loss_is_smoothed(
     assert shown == pytest.approx(expected, abs=5e-5)
 
 
-def test_plain_lines_are_not_a_flood(state: Make, said: Callable[[int], list[str]]) -> None:
-    """Within `every` seconds there is one line; the others go to the run's log alone."""
+@pytest.mark.parametrize("up", [1.0, 1e6])
+def test_plain_lines_are_not_a_flood(
+    state: Make, said: Callable[[int], list[str]], monkeypatch: pytest.MonkeyPatch, up: float
+) -> None:
+    """Within `every` seconds there is one line; the others go to the run's log alone.
+
+    So it is on a machine that has just started, whose clock begins then, and on any other.
+    """
+    clock = SimpleNamespace(perf_counter=itertools.count(up).__next__)
+    monkeypatch.setattr(progress, "time", clock)
     now = state()
     call = Hooks({"progress": Progress(every=3600.0).build()}).call
     call.run_start(state=now)

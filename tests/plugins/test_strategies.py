@@ -1,12 +1,20 @@
-"""The strategy `auto`: one process on the device that is there."""
+"""The strategies: one process on the device that is there, or several ranks under torchrun."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from support import ROOT, environment
 
 from framework.errors import UserError
+from framework.testing import check_strategy
+from framework.testing.strategy import SUITE
 from plugins.strategies.auto import Auto
+from plugins.strategies.ddp import Ddp
 
 without_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
 
@@ -27,12 +35,70 @@ def test_cuda_that_is_not_there() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_several_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started as one of several ranks it refuses, rather than training several times."""
+RANK = """
+import sys
+from pathlib import Path
+
+from framework.testing import check_strategy
+from plugins.strategies.auto import Auto
+from plugins.strategies.ddp import Ddp
+
+live = Auto(device="cpu").build()
+words = [type(live).__name__, str(live.device), str(live.world_size)]
+for options in (Ddp(device="cpu"), Auto(device="cpu")):
+    words += [f"{o.check} {o.state}" for o in check_strategy(options).outcomes]
+Path(sys.argv[1], str(live.rank)).write_text("\\n".join(words))
+"""
+ALONE = {"wrap_keeps_what_it_computes", "a_step_may_break_off"}
+"""Checks of the kit that are of one process."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_started_by_torchrun(ranks: int, tmp_path: Path) -> None:
+    """Every rank keeps the contract of strategies: sums of gradients and counts among others.
+
+    `auto` is `ddp` where there are several ranks, and one process where there is one.
+    """
+    words = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks))
+    (tmp_path / "rank.py").write_text(RANK, encoding="utf-8")
+    found = tmp_path / "found"
+    found.mkdir()
+    done = subprocess.run(
+        [sys.executable, *words, tmp_path / "rank.py", found],
+        cwd=ROOT,
+        env=environment() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(path.name for path in found.iterdir()) == [str(rank) for rank in range(ranks)]
+    checks = [check.__name__ for check in SUITE.checks]
+    states = [f"{name} {'skipped' if ranks > 1 and name in ALONE else 'passed'}" for name in checks]
+    live = "LiveDdp" if ranks > 1 else "OneProcess"
+    for path in found.iterdir():
+        assert path.read_text().split("\n") == [live, "cpu", str(ranks), *states, *states]
+
+
+@pytest.mark.parametrize("options", [Auto(), Ddp()], ids=["auto", "ddp"])
+def test_one_of_several_without_torchrun(
+    options: Auto | Ddp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it can't join its ranks it says how to start them, rather than training alone."""
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one of 2 ranks") as error:
-        Auto().build()
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match=r"torchrun --standalone --nproc-per-node 2") as error:
+        options.build()
     assert "\n" not in str(error.value)
+
+
+def test_ddp_is_not_blamed_where_there_are_no_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kit skips all of `ddp` outside torchrun, as it does where a device isn't there."""
+    monkeypatch.delenv("RANK", raising=False)
+    report = check_strategy(Ddp())
+    assert {(outcome.state, outcome.absent) for outcome in report.outcomes} == {("skipped", True)}
 
 
 def test_reductions_over_one_rank() -> None:

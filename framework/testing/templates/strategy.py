@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import attrs
@@ -37,6 +38,10 @@ class LiveTemplate:
     def wrap(self, module: nn.Module) -> nn.Module:
         """Move the module to the device."""
         return module.to(self.device)
+
+    def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:  # noqa: ARG002
+        """Do nothing: in one process gradients add up by themselves."""
+        return nullcontext()
 
     def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Return the counts as they are."""

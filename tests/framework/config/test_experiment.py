@@ -60,7 +60,10 @@ OFFERS = tuple(
     for kind in ("dataset", "model", "loss", "metric", "callback")
     for name, cls in {"plain": Plain, "small": Small}.items()
 )
-BUILT_IN = ("adamw", "linear", "auto", "signals", "guard", "progress", "jsonl", "checkpoint")
+BUILT_IN = (
+    *("adamw", "linear", "bucket", "auto"),
+    *("signals", "guard", "progress", "jsonl", "checkpoint"),
+)
 REGISTRY = Registry((*(o for o in Registry().offers if o.name in BUILT_IN), *OFFERS))
 BASE = 'dataset = "small"\nmodel = "small"\nloss = "plain"\n'
 
@@ -211,6 +214,7 @@ def test_every_component_is_on_record() -> None:
         ("loss", "plain", "tests"),
         ("optimizer", "adamw", "composable-nlp"),
         ("scheduler", "linear", "composable-nlp"),
+        ("sampler", "bucket", "composable-nlp"),
         ("precision", "auto", "composable-nlp"),
         ("strategy", "auto", "composable-nlp"),
         ("metric", "small", "tests"),
@@ -415,8 +419,8 @@ def test_unknown_keys_list_what_there_is() -> None:
         loaded("xyzzy = 1")
     assert str(caught.value).split("\n")[0] == (
         "x.toml:4:1: an experiment has no key 'xyzzy'; the keys are 'name', 'seed', 'requires',"
-        " 'dataset', 'model', 'loss', 'optimizer', 'scheduler', 'precision', 'strategy',"
-        " 'metrics', 'callbacks', 'trainer'"
+        " 'dataset', 'model', 'loss', 'optimizer', 'scheduler', 'sampler', 'precision',"
+        " 'strategy', 'metrics', 'callbacks', 'trainer'"
     )
 
 

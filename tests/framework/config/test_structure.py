@@ -148,8 +148,9 @@ OFFERS = tuple(
     for name, cls in CLASSES.items()
 )
 BUILT_IN = (
-    "adamw", "linear", "auto", "signals", "guard", "progress", "jsonl", "checkpoint", "accuracy",
-)  # fmt: skip
+    *("adamw", "linear", "bucket", "auto", "accuracy"),
+    *("signals", "guard", "progress", "jsonl", "checkpoint"),
+)
 REGISTRY = Registry((*(o for o in Registry().offers if o.name in BUILT_IN), *OFFERS))
 BASE = 'dataset = "leaf"\nmodel = "leaf"\n'
 
