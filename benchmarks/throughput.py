@@ -68,6 +68,17 @@ def written(rows: list[dict[str, Any]], file: Path) -> None:
     file.write_text("".join(lines), encoding="utf-8")
 
 
+def prepared(folder: Path, data: Path | None, pairs: int) -> None:
+    """Write the pairs that everyone trains on, and is tested on, into a folder."""
+    train, test = scifact(data) if data else synthetic()
+    rng = random.Random(0)  # noqa: S311 - a choice of pairs is no secret
+    rng.shuffle(train)
+    rng.shuffle(test)
+    written(train[:pairs], folder / "train.jsonl")
+    written(train[pairs : pairs + 32], folder / "val.jsonl")
+    written(test[:pairs], folder / "test.jsonl")
+
+
 def trained(way: str, folder: Path, seed: int, epochs: int) -> dict[str, float]:
     """Train once by a way."""
     words = [sys.executable, str(ROOT / "benchmarks" / "_peers.py"), way, str(folder)]
@@ -94,16 +105,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     options = parser.parse_args()
-    train, test = scifact(options.data) if options.data else synthetic()
-    rng = random.Random(0)  # noqa: S311 - a choice of pairs is no secret
-    rng.shuffle(train)
-    rng.shuffle(test)
     found: dict[str, list[dict[str, float]]] = {way: [] for way in options.ways}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        written(train[: options.pairs], folder / "train.jsonl")
-        written(train[options.pairs : options.pairs + 32], folder / "val.jsonl")
-        written(test[: options.pairs], folder / "test.jsonl")
+        prepared(folder, options.data, options.pairs)
         for seed in range(options.rounds):
             for way in options.ways:
                 found[way].append(trained(way, folder, seed, options.epochs))

@@ -27,6 +27,7 @@ from tiny_parts import (
 from torch import nn
 
 from framework import checkpoint
+from framework.commands import _checkpoints
 from framework.hooks import hookimpl
 from plugins.callbacks.checkpoint import Checkpoint
 
@@ -297,7 +298,7 @@ def test_a_checkpoint_can_be_trusted_while_hooks_read_it(tmp_path: Path) -> None
         @hookimpl
         def save_end(self, state: Any, folder: Path) -> None:
             """Verify it, and where the tags point."""
-            checkpoint.verify(folder)
+            _checkpoints.verify(folder)
             found.append((folder.name, (folder.parent / "last").readlink().name))
 
     fitted(tmp_path, {"snapshots": Snapshots(1), "reader": Reader()})

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_parts import trainer
 
-from framework import checkpoint
 from framework.commands import _checkpoints
 from framework.errors import UserError
 from framework.hooks import Hooks, hookimpl
@@ -258,7 +257,7 @@ def test_two_can_be_gone_on_from_at_any_time(tmp_path: Path) -> None:
                 best = _checkpoints.read(folder)["counters"]["best"]
                 where = folder.with_name(f"step-{best['step']}") if best else folder
                 with suppress(UserError):
-                    checkpoint.verify(where)
+                    _checkpoints.verify(where)
                     usable += 1
             found.append((name, usable))
 
