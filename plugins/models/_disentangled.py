@@ -48,7 +48,8 @@ def _attended(
     projections = (own.query_proj, own.key_proj, own.value_proj)
     query, key, value = (_heads(own, projection(states[0])) for projection in projections)
     terms = [] if distances is None else _terms(own, query, key, embeddings)
-    scale = (query.shape[-1] * (1 + sum(k in own.pos_att_type for k in ("c2p", "p2c")))) ** -0.5
+    count = 1 + sum(kind in own.pos_att_type for kind in ("c2p", "p2c"))
+    root = torch.tensor(float(query.shape[-1] * count)).sqrt().item()  # in float32, as theirs
     parts = zip(*(torch.split(tensor, sizes, dim=1) for tensor in (query, key, value)), strict=True)
     pieces = [torch.split(term, sizes, dim=1) for _, term in terms]
     found = []
@@ -61,7 +62,7 @@ def _attended(
                 scores_HTT = scores_HTT + _at(texts[at], apart + span)
             else:
                 scores_HTT = scores_HTT + _at(texts[at], span - apart).mT
-        weights_HTT = own.dropout((scores_HTT * scale).softmax(-1))
+        weights_HTT = own.dropout((scores_HTT / root).softmax(-1))
         found.append(weights_HTT.to(value.dtype) @ value_HTD)
     return torch.cat(found, dim=1).transpose(0, 1).flatten(1).unsqueeze(0)
 

@@ -3,7 +3,8 @@
 Each sequence of it has positions of its own and looks at itself alone. Positions by themselves
 don't see to that: an encoder would attend over the whole row, and nobody would notice. So attention
 is told where sequences end: on a CPU it computes one after the other, FlashAttention's varlen takes
-their ends, and any other kind gets a mask of blocks, at a cost of the square of all tokens. Heads read the first token of a row, so every sequence's first is gathered for them.
+their ends, and any other kind gets a mask of blocks, at a cost of the square of all tokens. Heads
+read the first token of a row, so every sequence's first is gathered for them.
 
 Legend of shapes: B sequences of a batch, N tokens of all of them together, H heads, D numbers of a
 token, of a head in attention.
@@ -30,10 +31,14 @@ NAME = "framework_packed"
 def flat(features: Sequence[Features]) -> Batch:
     """Return a batch of sequences behind one another, in their order.
 
-    `input_ids`, `token_type_ids` (where there are any) and `position_ids` [1, N]; `starts` [B + 1],
-    where each begins and the last ends, in 32 bits as kernels want it; `lengths`, of the host.
+    It has `input_ids`, `token_type_ids` (where there are any) and `position_ids` [1, N]; `starts`
+    [B + 1], where each begins and the last ends, in 32 bits as kernels want it; and `lengths`,
+    which stay on the host.
     """
     lengths = [int(item["length"]) for item in features]
+    if 0 in lengths:
+        record = features[lengths.index(0)]["id"]
+        raise UserError(f"record '{record}' has no token to pack; leave it out, or packing = false")
     batch: Batch = {"lengths": lengths}
     for key in ("input_ids", "token_type_ids"):
         if key in features[0]:
