@@ -215,6 +215,7 @@ def test_under_autocast_to_bfloat16(kind: str) -> None:
 def test_a_padded_batch_is_taken_too(kind: str) -> None:
     """A model that packs computes a padded batch as any other does."""
     padded, packed = pair(kind)
+    assert packed.module.net.config._attn_implementation == _packing.NAME
     batch = padded.processor.collate(drawn(kind, [5, 1, 9]))
     torch.testing.assert_close(
         packed.module(**batch)["logits"], padded.module(**batch)["logits"], rtol=1e-6, atol=1e-6
@@ -336,6 +337,24 @@ def test_no_gradient_crosses(kind: str) -> None:
     assert reached.tolist() == [False] * 5 + [True] * 3 + [False] * 7
 
 
+@pytest.mark.parametrize("scaling", [None, 0.7])
+def test_attention_is_that_of_each_text(scaling: float | None) -> None:
+    """Outputs and gradients are sdpa's of each text by itself, also with a scale of their own."""
+    torch.manual_seed(2)
+    given = [torch.randn(1, 2, 9, 4, dtype=torch.double, requires_grad=True) for _ in range(3)]
+    module = nn.Module()
+    module.is_causal = False
+    found, _ = _packing.attention(module, *given, None, scaling=scaling, lengths=[4, 1, 4])
+    parts = [[t[:, :, begin:end] for t in given] for begin, end in ((0, 4), (4, 5), (5, 9))]
+    attend = nn.functional.scaled_dot_product_attention
+    wanted = torch.cat([attend(*part, scale=scaling) for part in parts], 2).transpose(1, 2)
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
+    for ours, theirs in zip(
+        *(torch.autograd.grad(side.square().sum(), given) for side in (found, wanted)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
 # dropout
 
 
@@ -365,25 +384,35 @@ def test_dropout_of_packed_attention_is_fair() -> None:
         assert abs((left * right).mean() / scale) < 6 / math.sqrt(left.numel())
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "deberta-v3"])
-def test_dropout_moves_logits_as_with_padding(kind: str) -> None:
-    """Over many draws a text's logits have the mean and the spread that they have padded."""
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        *(("bert", where) for where in ("", "self.dropout", "net.dropout")),
+        *(("roberta", where) for where in ("", "self.dropout", "classifier.dropout")),
+        *(("distilbert", where) for where in ("", "attention.dropout", "net.dropout")),
+        *(("deberta-v3", where) for where in ("", "self.dropout", "pos_dropout", "pooler.dropout")),
+    ],
+)
+def test_dropout_moves_logits_as_with_padding(kind: str, where: str) -> None:
+    """Over many draws a text's logits have the mean and the spread of padding: all, and each."""
     features = [*drawn(kind, [9]) * 2, *drawn(kind, [16], seed=1)]
-    draws, found = 400, []
+    draws, found = 250, []
     for packing in (False, True):
-        live = build(kind, packing=packing, dropout=0.2, config={"num_hidden_layers": 1})
-        live.module.train()
+        live = build(kind, packing=packing, config={"num_hidden_layers": 1})
+        for name, module in live.module.train().named_modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.2 if name.endswith(where) else 0.0
         batch = live.processor.collate(features)
         torch.manual_seed(11)
         found.append(torch.stack([live.module(**batch)["logits"] for _ in range(draws)]).detach())
-    padded, packed = found
     means, spreads = ([side.mean(0) for side in found], [side.var(0) for side in found])
     errors = ((spreads[0] + spreads[1]) / draws).sqrt()
     assert ((means[0] - means[1]).abs() < 5 * errors).all()
     assert ((spreads[0] / spreads[1]).log().abs() < 5 * 2 / math.sqrt(draws)).all()
-    # two copies of a text in one batch are dropped apart
-    for side in (padded, packed):
-        assert not (side[:, 0] == side[:, 1]).any()
+    for side in found:
+        # copies of a text are dropped apart; the embeddings of distances are all texts' own
+        together = (side[:, 0] == side[:, 1]).all(-1).double().mean()
+        assert (together > 0.5) == (where == "pos_dropout")
 
 
 @architectures
@@ -537,6 +566,13 @@ def trained(folder: Path, patch: pytest.MonkeyPatch, *sets: str, code: int = 0) 
     return only_run(folder, "tiny")
 
 
+@pytest.fixture(scope="module")
+def padded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run with padding and without dropout."""
+    with pytest.MonkeyPatch.context() as patch:
+        return trained(tmp_path_factory.mktemp("runs") / "padded", patch, *EXACT)
+
+
 def rows(file: Path) -> list[dict[str, str]]:
     """Return the rows of a predictions file."""
     with file.open(encoding="utf-8", newline="") as stream:
@@ -550,22 +586,35 @@ def near(one: Path, other: Path) -> None:
 
 
 def test_a_packed_run_is_the_padded_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    padded: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Without dropout training, validation and test go as with padding, also in micro-batches."""
-    padded = trained(tmp_path / "padded", monkeypatch, *EXACT)
-    packed = trained(tmp_path / "packed", monkeypatch, *EXACT, "model.packing=true")
+    """Training in micro-batches, evaluating and predicting go as with padding."""
+    small = ("model.packing=true", "trainer.micro_batch=5")
+    packed = trained(tmp_path / "packed", monkeypatch, *EXACT, *small)
     near(packed, padded)
     names = [row["id"] for row in rows(padded / "predictions" / "test.csv")]
     assert [row["id"] for row in rows(packed / "predictions" / "test.csv")] == names
-    small = ("model.packing=true", "trainer.micro_batch=5")
-    near(trained(tmp_path / "small", monkeypatch, *EXACT, *small), padded)
     # the commands build it again from what the run left
     capsys.readouterr()
     assert main(["evaluate", str(packed), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     known = json.loads((packed / "result.json").read_text())["metrics"]["test"]
     assert _numbers(told) >= _numbers(known)
+    source = rows(ROOT / "data" / "redsm5" / "redsm5_annotations.csv")[:40]
+    with Path("new.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, ["sentence_id", "sentence_text", "DSM5_symptom"])
+        writer.writeheader()
+        writer.writerows({key: row[key] for key in writer.fieldnames} for row in source)
+    found = []
+    for run in (packed, padded):
+        assert main(["predict", str(run), "new.csv", "--output", f"{run.name}.csv"]) == 0
+        column = [float(row["probability_evidence"]) for row in rows(Path(f"{run.name}.csv"))]
+        found.append(column)
+    assert len(found[0]) == 40
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
 
 
 def _numbers(tree: Any) -> set[tuple[str, float]]:
@@ -595,10 +644,12 @@ def test_a_packed_run_goes_on_where_it_was_interrupted(
 
 
 def test_a_packed_step_that_finds_no_memory_is_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    padded: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Where memory runs out the step is cut into smaller micro-batches and stays the same step."""
-    whole = trained(tmp_path / "whole", monkeypatch, *EXACT, "model.packing=true")
     usual = _packing.logits
 
     def greedy(net: Any, *given: Any, **batch: Any) -> Tensor:
@@ -608,5 +659,5 @@ def test_a_packed_step_that_finds_no_memory_is_split(
 
     monkeypatch.setattr(_packing, "logits", greedy)
     split = ("model.packing=true", "trainer.on_oom=split")
-    near(trained(tmp_path / "split", monkeypatch, *EXACT, *split), whole)
+    near(trained(tmp_path / "split", monkeypatch, *EXACT, *split), padded)
     assert "out of memory with 32 items at once; going on with 16" in capsys.readouterr().err
