@@ -57,7 +57,7 @@ def check(config: Any) -> None:
         reason = f"only {listing(sorted(_HEADS))} can be packed"
     elif getattr(config, "is_decoder", False):
         reason = "with is_decoder it can't be packed"
-    elif getattr(config, "conv_kernel_size", 0) > 0:
+    elif getattr(config, "conv_kernel_size", None):
         reason = "its convolution (conv_kernel_size) would reach over the ends of texts"
     if reason:
         kind = config.model_type
