@@ -11,6 +11,7 @@ import torch
 
 from framework.errors import UserError
 from framework.protocols import Batch, Features, Outputs, Record, Row
+from plugins.models import _packing
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -28,7 +29,12 @@ class TextPairs:
     truncation: str
     token_types: bool
     labels: tuple[str, ...]
+<<<<<<< HEAD
     augments: bool = False
+=======
+    packing: bool = False
+    """Whether batches are flat, without padding."""
+>>>>>>> f4f5bd9c625de521a3af2a42236e2d37e8f7d6b9
 
     def encode(self, records: Sequence[Record]) -> list[Features]:
         """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
@@ -86,10 +92,19 @@ class TextPairs:
         return features
 
     def collate(self, features: Sequence[Features]) -> Batch:
-        """Pad to the longest: `input_ids`, `attention_mask`, `token_type_ids` [B, T]."""
+        """Pad to the longest: `input_ids`, `attention_mask`, `token_type_ids` [B, T]; or pack."""
+        batch: Batch = {"id": [item["id"] for item in features]}
+        batch |= _packing.flat(features) if self.packing else self._padded(features)
+        if "label" in features[0]:
+            batch["labels"] = torch.tensor([item["label"] for item in features])
+        if "meta" in features[0]:
+            batch["meta"] = [item["meta"] for item in features]
+        return batch
+
+    def _padded(self, features: Sequence[Features]) -> Batch:
         lengths = torch.tensor([item["length"] for item in features])
         longest = int(lengths.max())
-        batch: Batch = {"id": [item["id"] for item in features]}
+        batch: Batch = {}
         for key, fill in (("input_ids", self.tokenizer.pad_token_id), ("token_type_ids", 0)):
             if key in features[0]:
                 padded = np.full((len(features), longest), fill, dtype=np.int64)
@@ -98,10 +113,6 @@ class TextPairs:
                 batch[key] = torch.from_numpy(padded)
         mask = torch.arange(longest) < lengths.unsqueeze(1)
         batch["attention_mask"] = mask.long()
-        if "label" in features[0]:
-            batch["labels"] = torch.tensor([item["label"] for item in features])
-        if "meta" in features[0]:
-            batch["meta"] = [item["meta"] for item in features]
         return batch
 
     def decode(self, outputs: Outputs, batch: Batch) -> list[Row]:

@@ -13,7 +13,7 @@ from torch import nn
 
 from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
-from plugins.models import _cpu, _networks, _pretrained
+from plugins.models import _cpu, _networks, _packing, _pretrained
 from plugins.models._text_pairs import TextPairs
 
 _log = logging.getLogger("framework")
@@ -49,6 +49,9 @@ class HfClassifier:
         False, help="recompute activations in the backward pass: slower, less memory"
     )
     freeze_encoder: bool = option(False, help="train the head alone")
+    packing: bool = option(
+        False, help="compute no padding: texts of a batch stand behind one another in one row"
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse options that name no model."""
@@ -76,8 +79,12 @@ class HfClassifier:
         else:
             config, tokenizer = _networks.from_nothing(self.config | names, info["train"])
         tokenizer.model_max_length = self.max_length  # for those who load what was exported
+        if self.packing:
+            _packing.check(config)
         net = _networks.network(config, source, self._attentions())
         _cpu.quicken(net)
+        if self.packing:
+            _packing.ready(net)
         _networks.check_used(self.config, net)
         room = _networks.positions(net)
         if room is not None and self.max_length > room:
@@ -94,6 +101,7 @@ class HfClassifier:
             truncation="only_second" if self.truncation == "second" else "longest_first",
             token_types=_networks.token_types(config),
             labels=tuple(labels),
+            packing=self.packing,
         )
         return LiveClassifier(Classifier(net), pairs)
 
@@ -115,9 +123,14 @@ class Classifier(nn.Module):
         self.net = net
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **batch: Any
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **batch: Any
     ) -> dict[str, torch.Tensor]:
-        """Return `logits` [B, C] of token ids and mask [B, T], and token types if used."""
+        """Return `logits` [B, C] of token ids and mask [B, T], and token types if used.
+
+        Of a packed batch, ids [1, N], they are the same.
+        """
+        if attention_mask is None:
+            return {"logits": _packing.logits(self.net, input_ids, **batch)}
         types = {k: batch[k] for k in ("token_type_ids",) if k in batch}
         found = self.net(input_ids=input_ids, attention_mask=attention_mask, **types)
         return {"logits": found.logits}
