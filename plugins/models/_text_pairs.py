@@ -29,12 +29,9 @@ class TextPairs:
     truncation: str
     token_types: bool
     labels: tuple[str, ...]
-<<<<<<< HEAD
-    augments: bool = False
-=======
     packing: bool = False
     """Whether batches are flat, without padding."""
->>>>>>> f4f5bd9c625de521a3af2a42236e2d37e8f7d6b9
+    augments: bool = False
 
     def encode(self, records: Sequence[Record]) -> list[Features]:
         """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
