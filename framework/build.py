@@ -177,7 +177,7 @@ def assembled(
     state: State,
     update: Update,
     hooks: Hooks,
-    verify: Any = None,
+    verify: Callable[[Path, str], object] = lambda *_: None,
     **rest: Any,
 ) -> Trainer:
     """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""

@@ -112,8 +112,8 @@ class Hooks:
     callbacks: Mapping[str, object]
     call: Any = attrs.field(init=False)
     """`hooks.call.step_end(state=…)` and so on."""
-    ends: Sequence[pluggy.HookImpl] = attrs.field(init=False)
-    """Those of `run_end`."""
+    called: Mapping[str, Sequence[pluggy.HookImpl]] = attrs.field(init=False)
+    """Who implements each hook, in the order of calls."""
     broken: set[str] = attrs.field(factory=set, init=False)
     """Labels of sinks that have failed, each told once."""
 
@@ -123,13 +123,13 @@ class Hooks:
         manager.add_hookspecs(Specs)
         for label, live in ordered(self.callbacks).items():
             manager.register(self._guarded(label, live), name=label)
-        self.call = SimpleNamespace(**{n: _plain(getattr(manager.hook, n)) for n in NAMES})
-        self.ends = manager.hook.run_end.get_hookimpls()
+        self.called = {name: getattr(manager.hook, name).get_hookimpls() for name in NAMES}
+        self.call = SimpleNamespace(**{name: _plain(each) for name, each in self.called.items()})
 
     def finish(self, state: State) -> None:
         """Call `run_end` of every callback, whatever happens in one; then raise the first error."""
         first: Exception | None = None
-        for hook in self.ends:
+        for hook in self.called["run_end"]:
             try:
                 hook.function(*[state][: len(hook.argnames)])
             except (RunError, UserError) as error:
@@ -202,9 +202,9 @@ class Hooks:
         return call
 
 
-def _plain(hook: pluggy.HookCaller) -> Callable[..., None]:
+def _plain(called: Sequence[pluggy.HookImpl]) -> Callable[..., None]:
     """Return a function that calls a hook, without the time that gathering results takes."""
-    calls = [(impl.function, impl.argnames) for impl in hook.get_hookimpls()]
+    calls = [(impl.function, impl.argnames) for impl in called]
 
     def call(**given: Any) -> None:
         for function, names in calls:

@@ -68,11 +68,10 @@ def _hooks(experiment: Experiment) -> Iterator[str]:
     """Yield, for each hook, the callbacks it calls, with their owner and what placed them."""
     parts = experiment.callbacks
     live = {label: part.options.build() for label, part in parts.items()}
-    calls = Hooks(live).call
+    hooks = Hooks(live)
     for name in NAMES:
         yield name
-        # pluggy keeps them last called first
-        called = [found.plugin_name for found in reversed(getattr(calls, name).get_hookimpls())]
+        called = [found.plugin_name for found in hooks.called[name]]
         for place, label in enumerate(called, 1):
             reasons = [_origin(experiment, ("callbacks", label))]
             reasons += [f"after '{other}'" for other in getattr(live[label], "after", ())]
