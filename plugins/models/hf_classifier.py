@@ -13,6 +13,7 @@ from torch import nn
 
 from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
+from plugins import _cache
 from plugins.models import _cpu, _networks, _pretrained
 from plugins.models._text_pairs import TextPairs
 
@@ -49,6 +50,11 @@ class HfClassifier:
         False, help="recompute activations in the backward pass: slower, less memory"
     )
     freeze_encoder: bool = option(False, help="train the head alone")
+    cache: Path | bool = option(
+        True,
+        help="folder for tokens, so that a text is tokenised once; true: the user's cache folder;"
+        " false: none",
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse options that name no model."""
@@ -94,6 +100,7 @@ class HfClassifier:
             truncation="only_second" if self.truncation == "second" else "longest_first",
             token_types=_networks.token_types(config),
             labels=tuple(labels),
+            cache=_cache.folder(self.cache, "tokens"),
         )
         return LiveClassifier(Classifier(net), pairs)
 
