@@ -34,7 +34,7 @@ class TextPairs:
 
     def encode(self, records: Sequence[Record]) -> Encoded:
         """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
         if len(records) < FEW or not hasattr(backend, "encode_batch_fast"):
             return held(records, self._encoded, width(2**32 - 1))
         dtype = width(max(backend.get_vocab(with_added_tokens=True).values()))
@@ -72,7 +72,7 @@ class TextPairs:
 
         None where the tokenizer itself makes something else of the first record.
         """
-        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
         if not hasattr(backend, "encode_batch_fast"):
             return None
         texts, pairs = self._texts(records)
