@@ -192,7 +192,8 @@ def measure(folder: Path, sizes: list[int]) -> int:
     shutil.copytree(newest / "checkpoints" / "last" / "model", folder / "tiny", dirs_exist_ok=True)
     warms, colds = {}, {}
     print(
-        f"{'rows':>10} {'':>5} {'start s':>8} {'ms/step':>8} {'CPU':>6} {'RSS GiB':>8} {'anon GiB':>9}"
+        f"{'rows':>10} {'':>5} {'start s':>8} {'ms/step':>8} {'CPU':>6} {'RSS GiB':>8}"
+        f" {'anon GiB':>8}"
     )
     for count in sizes:
         write(folder / f"{count}.csv", count)
