@@ -74,6 +74,8 @@ class Measure(NamedTuple):
 
     start: float
     """Seconds from the command's beginning to the first step."""
+    starting: float
+    """Seconds of processor time until the first point, ten steps on."""
     step: float
     """Milliseconds of a step: the lower quartile of spans of ten."""
     processor: float
@@ -162,7 +164,8 @@ def run(file: Path, *words: str) -> tuple[dict[str, Any], Measure]:
     spent = [next(cpu for at, cpu in used if at >= times[step_]) for step_ in ends]
     busy = 1000 * (spent[1] - spent[0]) / (ends[1] - ends[0])
     start = result["timing"]["start"]
-    return result, Measure(start, step, busy, most["VmRSS"], most["RssAnon"])
+    first = next(cpu for at, cpu in used if at >= min(times.values()))
+    return result, Measure(start, first, step, busy, most["VmRSS"], most["RssAnon"])
 
 
 def main() -> int:
@@ -185,14 +188,13 @@ def main() -> int:
 def measure(folder: Path, sizes: list[int]) -> int:
     """Train on each size; the exit code."""
     write(folder / "1000.csv", 1000)
-    # the vocabulary of a model from nothing is trained on all texts at every start, so this one's
-    # is taken along
+    # one vocabulary for all sizes: training it would count as preparing a row
     run(describe(folder, 1000, TINY), "--set", "callbacks.checkpoint.use=checkpoint")
     newest = max((folder / "runs" / "scale").iterdir(), key=lambda p: p.stat().st_mtime)
     shutil.copytree(newest / "checkpoints" / "last" / "model", folder / "tiny", dirs_exist_ok=True)
     warms, colds = {}, {}
     print(
-        f"{'rows':>10} {'':>5} {'start s':>8} {'ms/step':>8} {'CPU':>6} {'RSS GiB':>8}"
+        f"{'rows':>10} {'':>5} {'start s':>8} {'CPU':>6} {'ms/step':>8} {'CPU':>6} {'RSS GiB':>8}"
         f" {'anon GiB':>8}"
     )
     for count in sizes:
@@ -202,8 +204,9 @@ def measure(folder: Path, sizes: list[int]) -> int:
         colds[count], warms[count] = run(file)[1], run(file)[1]
         for name, found in (("cold", colds[count]), ("warm", warms[count])):
             print(
-                f"{count:>10} {name:>5} {found.start:8.2f} {found.step:8.2f}"
-                f" {found.processor:6.2f} {found.resident:8.2f} {found.anonymous:9.2f}",
+                f"{count:>10} {name:>5} {found.start:8.2f} {found.starting:6.2f}"
+                f" {found.step:8.2f} {found.processor:6.2f} {found.resident:8.2f}"
+                f" {found.anonymous:9.2f}",
                 flush=True,
             )
         (folder / f"{count}.csv").unlink()

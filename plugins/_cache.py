@@ -147,13 +147,18 @@ def _prune(root: Path, keep: str) -> None:
             old.with_name(f"{old.name}.lock").unlink(missing_ok=True)
 
 
+def reason(error: Exception) -> str:
+    """Say in a few words why a disk can't keep an entry."""
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
 @functools.cache
-def warn(root: Path, reason: str, instead: str) -> None:
+def warn(root: Path, why: str, instead: str) -> None:
     """Say, once in a process, that a folder can't be used as a cache."""
     _log.warning(
         "%s: can't be written (%s): %s; name another folder with the option 'cache', or set it to"
         " false",
         root,
-        reason,
+        why,
         instead,
     )

@@ -102,8 +102,7 @@ class Text:
         try:
             return plan.build(root)
         except _cache.FAILURES as error:
-            reason = getattr(error, "strerror", None) or type(error).__name__
-            _cache.warn(root, reason, "the files are read into memory")
+            _cache.warn(root, _cache.reason(error), "the files are read into memory")
             return None
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here

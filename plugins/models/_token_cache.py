@@ -151,8 +151,7 @@ def kept(
         found = _cache.entry(root, _cache.key(_VERSION, content, dtype, *settings), build)
         return Encoded(_heads(records), _mapped(found), found.folder)
     except _cache.FAILURES as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        _cache.warn(root, reason, "tokens are kept in memory")
+        _cache.warn(root, _cache.reason(error), "tokens are kept in memory")
         return held(records, encode, dtype)
 
 

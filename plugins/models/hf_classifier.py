@@ -72,7 +72,7 @@ class HfClassifier:
         labels = info["labels"]
         indices = {label: index for index, label in enumerate(labels)}
         names = dict(zip(_LABELS, (len(labels), dict(enumerate(labels)), indices), strict=True))
-        source = None
+        source, cache = None, _cache.folder(self.cache, "tokens")
         if assets is not None:
             _networks.check_labels(assets, labels)
             config, tokenizer = _networks.stored(assets, names)
@@ -80,7 +80,7 @@ class HfClassifier:
             source = _pretrained.locate(self.pretrained, self.revision, self.sha256)
             config, tokenizer = _networks.stored(source, self.config | names)
         else:
-            config, tokenizer = _networks.from_nothing(self.config | names, info["train"])
+            config, tokenizer = _networks.from_nothing(self.config | names, info["train"], cache)
         tokenizer.model_max_length = self.max_length  # for those who load what was exported
         net = _networks.network(config, source, self._attentions())
         _cpu.quicken(net)
@@ -100,7 +100,7 @@ class HfClassifier:
             truncation="only_second" if self.truncation == "second" else "longest_first",
             token_types=_networks.token_types(config),
             labels=tuple(labels),
-            cache=_cache.folder(self.cache, "tokens"),
+            cache=cache,
         )
         return LiveClassifier(Classifier(net), pairs)
 
