@@ -11,6 +11,8 @@ import os
 import pickle
 import random
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import ROOT, environment
 
 from framework.commands._records import records as recorded
 from framework.errors import UserError
@@ -397,3 +400,43 @@ def test_too_many_labels_are_told(
     file = table("a.csv", [HEAD, *rows(100)])
     with pytest.raises(UserError, match="column 'id' holds more than 20 different values"):
         large(Text(train=file, label="id", cache=tmp_path / "cache"))
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+from plugins.datasets import _arrow, text
+from plugins.datasets.text import Text
+_arrow._SIGNS = 2**18
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+text.LARGE = 0
+def work(name):
+    live = Text(train=Path(sys.argv[1], name), cache=Path(sys.argv[1], "cache")).build(0)
+    most = held()
+    for at in range(0, len(live["train"]), 7):
+        live["train"][at]
+    return live, max(most, held())
+few, before = work("few.csv")
+many, after = work("many.csv")
+print(after - before, sum(map(len, (many["train"], many["val"], many["test"]))))
+"""
+
+
+def test_memory_doesnt_grow_with_the_rows(table: Table, tmp_path: Path) -> None:
+    """Converting and reading 60,000 rows leaves next to nothing more in memory than 2,000 do."""
+    if not Path("/proc/self/status").exists():
+        pytest.skip("the system doesn't say what a process holds")
+    filler = "words " * 60
+    for name, count in (("few.csv", 2_000), ("many.csv", 60_000)):
+        table(name, [HEAD[:2], *([f"{filler}{at}", "ab"[at % 2]] for at in range(count))])
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(tmp_path)],
+        env=environment() | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    grown, count = map(int, done.stdout.split())
+    assert count == 60_000
+    # the texts alone are 21 MiB
+    assert grown < 12 * 1024
