@@ -142,11 +142,11 @@ def run(file: Path, *words: str) -> tuple[dict[str, Any], Measure]:
             command, cwd=file.parent, env=os.environ | settings, stdout=out, stderr=err
         )
         most = {"VmRSS": 0.0, "RssAnon": 0.0}
-        used: list[tuple[float, float]] = []
+        begun, used = time.time(), [(0.0, 0.0)]
         while process.poll() is None:
             for name, value in status(process.pid).items():
                 most[name] = max(most[name], value)
-            used.append((time.time(), processor(process.pid)))
+            used.append((time.time() - begun, processor(process.pid)))
             time.sleep(0.02)
         out.seek(0)
         err.seek(0)

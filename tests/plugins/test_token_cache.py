@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from support import ROOT, environment
 
 from framework.batching import Feed
+from framework.commands import trained
 from framework.errors import UserError
 from framework.protocols import Record
 from plugins import _cache
@@ -229,6 +230,11 @@ def test_few_records_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert processor(tmp_path).encode(PAIRS).folder is None
     assert [*tmp_path.iterdir()] == []
     assert len(processor(tmp_path).encode([])) == 0
+
+
+def test_what_is_predicted_is_not_kept() -> None:
+    """The chunks in which a file is predicted are below the limit, so no token of it stays."""
+    assert trained.AT_ONCE < _token_cache.FEW
 
 
 @pytest.mark.parametrize(("largest", "width"), [(65535, "uint16"), (65536, "uint32")])
