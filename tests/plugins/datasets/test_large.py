@@ -28,7 +28,7 @@ from framework.commands._records import records as recorded
 from framework.errors import UserError
 from framework.testing import check_dataset
 from plugins import _cache
-from plugins.datasets import _arrow, _large, _tables, text
+from plugins.datasets import _arrow, _plan, _tables, text
 from plugins.datasets._records import Corpus
 from plugins.datasets.text import Text
 
@@ -256,7 +256,7 @@ def test_what_was_converted_is_read_again(
         raise AssertionError
 
     monkeypatch.setattr(_arrow, "rows", forbid)
-    monkeypatch.setattr(_large, "apportion", forbid)
+    monkeypatch.setattr(_plan, "apportion", forbid)
     equal(first, large(dataset))
     # another seed is another cut of the same table
     monkeypatch.undo()
@@ -278,13 +278,13 @@ def test_a_changed_file_is_converted_again(table: Table, tmp_path: Path, *, kept
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     second = large(dataset)
     equal(memory(dataset), second)
-    assert first["train"].key != second["train"].key  # type: ignore[attr-defined]
+    assert first["train"].key != second["train"].key
 
 
 def test_keys_tell_splits_apart(table: Table, tmp_path: Path) -> None:
     """Each split of each seed has a key of its own, the same at the next start."""
     dataset = Text(train=table("a.csv", [HEAD, *rows(50)]), cache=tmp_path / "cache")
-    keys = [large(dataset, seed)[s].key for seed in (1, 2, 1) for s in ("train", "val")]  # type: ignore[attr-defined]
+    keys = [large(dataset, seed)[s].key for seed in (1, 2, 1) for s in ("train", "val")]
     assert keys[:2] == keys[4:]
     assert len({*keys}) == 4
 
@@ -297,10 +297,10 @@ def test_a_pickle_holds_paths(table: Table, tmp_path: Path) -> None:
     assert len(packed) < 2000
     there = pickle.loads(packed)  # noqa: S301 - our own
     assert [*there] == [*train]
-    bare = pickle.loads(pickle.dumps(train.bare()))  # type: ignore[attr-defined]  # noqa: S301
+    bare = pickle.loads(pickle.dumps(train.bare()))  # noqa: S301
     without = [{k: v for k, v in record.items() if k != "text"} for record in train]
     assert [*bare] == without
-    assert [*memory(Text(train=live.files[0]))["train"].bare()] == without  # type: ignore[attr-defined]
+    assert [*memory(Text(train=live.files[0]))["train"].bare()] == without
 
 
 def test_the_contract_of_datasets_holds(
@@ -316,7 +316,7 @@ def test_many_ids_are_told_by_a_digest(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A manifest of very many is short, and resuming still notices another split."""
-    monkeypatch.setattr(_large, "LISTED", 10)
+    monkeypatch.setattr(_plan, "LISTED", 10)
     dataset = Text(train=table("a.csv", [HEAD, *rows(200)]), cache=tmp_path / "cache")
     one, same, other = large(dataset, 1), large(dataset, 1), large(dataset, 2)
     assert [len(ids) for ids in one.manifest.values()] == [1, 1, 1]
