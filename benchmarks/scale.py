@@ -1,7 +1,7 @@
 """What more data costs: time per step, memory, and start-up, from a thousand rows on.
 
 Run it from the repository's root: `python benchmarks/scale.py`, with `--full` also on 10 million
-rows (about an hour, and 12 GB of disk), with `--sizes 1000 10000` on these. It writes synthetic CSV
+rows (about half an hour, 4 GB of disk), with `--sizes 1000 10000` on these. It writes synthetic CSV
 files of two classes (random words, said to be synthetic in each row), and trains 200 steps of a
 tiny model on each with a real command: first with an empty cache, then `--repeat` times with a
 full one, of which the least times and the most memory are told. The exit code is 1 where a target
