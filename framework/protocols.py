@@ -97,7 +97,7 @@ class Splits(Protocol):
 
     info: Info
     files: Sequence[Path]
-    """The files that were read; their hashes go into the run's record."""
+    """The files that were read; their SHA-256, maybe known as `hashes`, goes into the record."""
     manifest: Mapping[str, Sequence[str]]
     """Ids of what was assigned to each split (groups where there are any): pins the split."""
 
@@ -105,7 +105,7 @@ class Splits(Protocol):
         """Names of the splits there are: `train`, `val`, and `test` where there is one."""
 
     def __getitem__(self, split: str) -> Sequence[Record]:
-        """Records of one split: lazy, in a stable order."""
+        """Records of one split: lazy, in order; a `key` they may have stands for all they hold."""
 
 
 class Dataset(Protocol):

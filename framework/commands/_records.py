@@ -127,7 +127,7 @@ class RunRecords:
         data = _read(folder / "environment.json").get("data", {})
         before = {(Path(name).name, sha256) for name, sha256 in data.items()}
         for file in splits.files if before else ():
-            self.data[str(file)] = checkpoint.digest(file)
+            self.data[str(file)] = _sha256(splits, file)
             if (file.name, self.data[str(file)]) not in before:
                 raise UserError(f"{file}: changed since this run began; start a run of its own")
         sides = _read(folder / "splits.json")
@@ -236,10 +236,14 @@ def _environment(
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),
-        "data": {str(f): data.get(str(f)) or checkpoint.digest(f) for f in splits.files},
+        "data": {str(f): data.get(str(f)) or _sha256(splits, f) for f in splits.files},
         "info": splits.info,
         "loss": getattr(trainer.update.loss, "facts", {}),
     }
+
+
+def _sha256(splits: Splits, file: Path) -> str:
+    return getattr(splits, "hashes", {}).get(str(file)) or checkpoint.digest(file)
 
 
 def _git() -> dict[str, Any]:

@@ -24,6 +24,8 @@ from framework.step import Forward
 _log = logging.getLogger("framework")
 MODEL_FILES = ("model.safetensors", "info.json", "experiment.toml")
 """What a model folder must hold, besides the model's own assets."""
+AT_ONCE = 2048
+"""Records that are predicted at once at most: so few that no model caches anything of them."""
 
 
 @attrs.frozen
@@ -124,7 +126,7 @@ class Predictor:
 
         training = self.done.experiment.trainer
         stream = iter(records)
-        while chunk := list(itertools.islice(stream, SPAN * training.batch_size)):
+        while chunk := list(itertools.islice(stream, min(SPAN * training.batch_size, AT_ONCE))):
             rows: dict[int, Row] = {}
             with torch.inference_mode():
                 for batch in itertools.chain.from_iterable(

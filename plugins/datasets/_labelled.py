@@ -53,28 +53,9 @@ class Labelled:
             for row in rows(file, needed, texts=self.texts.values()):
                 self._take(row, split)
                 values.append(row.choice(self.label, choices) if choices else row.text(self.label))
-            known = known or self._found(values, file)
-            if len(known) == 1:
-                raise UserError(
-                    f"{file}: column '{self.label}' holds one label only, {shown(*known)}; "
-                    "expected two or more"
-                )
+            known = known or found(values, len(values), file, self.label)
         index = {label: at for at, label in enumerate(known)}
         self.columns.labels.extend(index[value] for value in values)
-        return known
-
-    def _found(self, values: list[str], file: Path) -> list[str]:
-        """Return the labels of train; `UserError` for a column of texts, which is none of labels.
-
-        Labels are written into every record of a run, and texts must not be.
-        """
-        known = ordered(values)
-        many = len(values) >= _MANY and len(known) > len(values) / 2
-        if many or any(map(textual, known)):
-            raise UserError(
-                f"{file}: column '{self.label}' holds {len(known)} different values in"
-                f" {len(values)} rows, or texts: name the column of the labels"
-            )
         return known
 
     def _take(self, row: Row, split: str) -> None:
@@ -101,6 +82,24 @@ class Labelled:
             cells.append(row.cells[key])
         if split != "train":
             self.bound.append(split)
+
+
+def found(values: Iterable[str], rows: int, file: Path, column: str) -> list[str]:
+    """Return the labels of train; `UserError` for a column of texts, which is none of labels.
+
+    Labels are written into every record of a run, and texts must not be.
+    """
+    known = ordered(values)
+    if (rows >= _MANY and len(known) > rows / 2) or any(map(textual, known)):
+        raise UserError(
+            f"{file}: column '{column}' holds {len(known)} different values in"
+            f" {rows} rows, or texts: name the column of the labels"
+        )
+    if len(known) == 1:
+        raise UserError(
+            f"{file}: column '{column}' holds one label only, {shown(*known)}; expected two or more"
+        )
+    return known
 
 
 def names(_: Any, field: Any, value: list[str]) -> None:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Protocol, overload
 
 import attrs
 import numpy as np
@@ -32,9 +32,15 @@ class Columns:
     groups: list[str] = attrs.field(factory=list)
     meta: dict[str, list[str]] = attrs.field(factory=dict)
 
+    def bare(self) -> Columns:
+        """Give all but the texts."""
+        return attrs.evolve(self, texts=[], pairs=[])
+
     def record(self, at: int) -> Record:
         """Make one record."""
-        record: dict[str, Any] = {"id": self.ids[at], "text": self.texts[at]}
+        record: dict[str, Any] = {"id": self.ids[at]}
+        if self.texts:
+            record["text"] = self.texts[at]
         if self.pairs:
             record["text_pair"] = self.pairs[at]
         record["label"] = self.labels[at]
@@ -43,11 +49,21 @@ class Columns:
         return record
 
 
+class Store(Protocol):
+    """Where records come from: columns in memory, or in files."""
+
+    def bare(self) -> Store:
+        """Give all but the texts."""
+
+    def record(self, at: int) -> Record:
+        """Make one record."""
+
+
 @attrs.frozen(eq=False)
 class Records(Sequence[Record]):
     """Records of one split, each made when it is asked for."""
 
-    columns: Columns = attrs.field(repr=False)
+    columns: Store = attrs.field(repr=False)
     rows: NDArray[np.int64] = attrs.field(repr=False)
 
     def __len__(self) -> int:
@@ -64,6 +80,10 @@ class Records(Sequence[Record]):
             return Records(self.columns, self.rows[at])
         return self.columns.record(int(self.rows[at]))
 
+    def bare(self) -> Records:
+        """Give the same records without their texts, for those who need no more."""
+        return Records(self.columns.bare(), self.rows)
+
 
 @attrs.frozen(eq=False)
 class Corpus:
@@ -72,13 +92,15 @@ class Corpus:
     info: Mapping[str, Any]
     files: Sequence[Path]
     manifest: Mapping[str, Sequence[str]] = attrs.field(repr=False)
-    records: Mapping[str, Records] = attrs.field(repr=False)
+    records: Mapping[str, Sequence[Record]] = attrs.field(repr=False)
+    hashes: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """SHA-256 of those files of which it is known already."""
 
     def keys(self) -> Collection[str]:
         """Names of the splits there are."""
         return self.records.keys()
 
-    def __getitem__(self, split: str) -> Records:
+    def __getitem__(self, split: str) -> Sequence[Record]:
         """Give the records of one split in the order of the file; `KeyError` if there is none."""
         return self.records[split]
 

@@ -59,15 +59,22 @@ def split(
     The order of the records doesn't matter. Raises `UserError` with fewer groups than splits.
     """
     names = sorted(set(groups))
-    if len(names) < len(ratios):
-        raise UserError(
-            f"found {len(names)} groups, expected at least {len(ratios)}, so that no split is "
-            "empty; give more data"
-        )
     index = {name: at for at, name in enumerate(names)}
     group_of = np.fromiter((index[group] for group in groups), np.int64, len(groups))
-    classes = [np.unique(np.asarray(stratum), return_inverse=True)[1] for stratum in strata]
-    first_T, type_of = _types(group_of, classes, len(names))
+    return apportion(group_of, len(names), [np.asarray(of) for of in strata], ratios, seed)
+
+
+def apportion(
+    group_of: Ints, groups: int, strata: Sequence[Ints], ratios: Sequence[float], seed: int
+) -> Ints:
+    """Return the split of each record as `split` does, of groups by their rank among the names."""
+    if groups < len(ratios):
+        raise UserError(
+            f"found {groups} groups, expected at least {len(ratios)}, so that no split is "
+            "empty; give more data"
+        )
+    classes = [np.unique(stratum, return_inverse=True)[1] for stratum in strata]
+    first_T, type_of = _types(group_of, classes, groups)
     blocks = [_counts(group_of, of_record, first_T) for of_record in classes]
     types_TD = np.hstack(blocks)
     weights_D = np.concatenate(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
 
 from framework.protocols import Info, Record, option
+from plugins import _cache
+from plugins.datasets._arrow import LARGE, Layout
 from plugins.datasets._labelled import Labelled, few, names, ordered
+from plugins.datasets._plan import Plan
 from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, rows
@@ -44,6 +47,11 @@ class Text:
         validator=shares(2, 3),
     )
     splits: Path | str = option("", help="manifest of ids (of groups) per split; pins the cut")
+    cache: Path | bool = option(
+        True,
+        help="folder for what files of 64 MiB and more are converted to, so that they needn't be in"
+        " memory; true: the user's cache folder; false: none",
+    )
 
     def check(self) -> None:
         """Raise `UserError` for a file that isn't there."""
@@ -56,6 +64,9 @@ class Text:
         cuts = {s: share for s, share in shares_of.items() if s == "train" or s not in files}
         ratios = {split: share / sum(cuts.values()) for split, share in cuts.items()}
 
+        large = self._large(files, manifest, ratios, seed)
+        if large is not None:
+            return large
         found = Labelled(self._texts(), self.label, self.id, self.group, self.meta, self.labels)
         labels = found.read(files)
         columns, bound = found.columns, found.bound
@@ -68,6 +79,31 @@ class Text:
             sides = cut(groups, [columns.labels[:first]], ratios, seed, files["train"])
         meta = {key: ordered(values) for key, values in columns.meta.items() if few(values)}
         return corpus(columns, [*sides, *bound], [*files.values(), *manifest], labels, meta=meta)
+
+    def _large(
+        self,
+        files: Mapping[str, Path],
+        manifest: Sequence[Path],
+        ratios: Mapping[str, float],
+        seed: int,
+    ) -> Corpus | None:
+        """Convert big files and read from what came of it; None for others, or without a disk."""
+        root = _cache.folder(self.cache, "tables")
+        if root is None or sum(file.stat().st_size for file in files.values()) < LARGE:
+            return None
+        plan = Plan(
+            files=files,
+            layout=Layout(self._texts(), self.label, self.id, self.group, self.meta),
+            labels=self.labels,
+            ratios=ratios,
+            manifest=manifest[0] if manifest else None,
+            seed=seed,
+        )
+        try:
+            return plan.build(root)
+        except _cache.FAILURES as error:
+            _cache.warn(root, _cache.reason(error), "the files are read into memory")
+            return None
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
         """Stream the records of an unlabelled file; metadata where its columns are there.

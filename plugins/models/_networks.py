@@ -58,11 +58,14 @@ def check_labels(assets: Path, labels: Sequence[str]) -> None:
         raise UserError(f"{assets}: trained on the labels {trained}, and the data has {labels}")
 
 
-def from_nothing(given: Mapping[str, Any], records: Any) -> tuple[Any, Any]:
+def from_nothing(
+    given: Mapping[str, Any], records: Any, cache: Path | None = None
+) -> tuple[Any, Any]:
     """Return a configuration, and a tokenizer trained on the records, that fit each other."""
     settings: dict[str, Any] = {"model_type": "bert", "vocab_size": 8000, **given}
     draft = _config(settings)
-    tokenizer = _wordpiece.train(records, draft.vocab_size, token_types=token_types(draft))
+    typed = token_types(draft)
+    tokenizer = _wordpiece.train(records, draft.vocab_size, token_types=typed, cache=cache)
     return _config(settings | _wordpiece.ids(tokenizer)), tokenizer
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,12 +15,10 @@ import torch
 from framework.errors import UserError
 from framework.protocols import Batch, Features, Outputs, Record, Row
 from plugins.models import _packing
+from plugins.models._token_cache import FEW, Encoded, Rows, held, kept, width
 
 if TYPE_CHECKING:
     from numpy.random import Generator
-
-CHUNK = 1024
-"""Records that are tokenised at once."""
 
 
 @attrs.frozen
@@ -32,26 +33,71 @@ class TextPairs:
     packing: bool = False
     """Whether batches are flat, without padding."""
     augments: bool = False
+    cache: Path | None = None
+    """Where tokens are kept; None: in memory."""
 
-    def encode(self, records: Sequence[Record]) -> list[Features]:
+    def encode(self, records: Sequence[Record]) -> Encoded:
         """Tokenise many at once: `[CLS] a [SEP]`, or `[CLS] a [SEP] b [SEP]` for pairs."""
-        starts = range(0, len(records), CHUNK)
-        chunks = ([records[i] for i in range(at, min(at + CHUNK, len(records)))] for at in starts)
-        return [features for chunk in chunks for features in self._encoded(chunk)]
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if len(records) < FEW or not hasattr(backend, "encode_batch_fast"):
+            return held(records, self._encoded, width(2**32 - 1))
+        dtype = width(max(backend.get_vocab(with_added_tokens=True).values()))
+        if self.cache is None:
+            return held(records, self._encoded, dtype)
+        return kept(records, self._encoded, dtype, self._settings(backend), self.cache)
 
-    def _encoded(self, records: Sequence[Record]) -> list[Features]:
+    def _settings(self, backend: Any) -> list[Any]:
+        """Return all that token ids depend on, besides the texts."""
+        from tokenizers import __version__ as version
+
+        whole = json.loads(backend.to_str())
+        # they are what the last call has left there
+        whole |= {"truncation": None, "padding": None}
+        tokenizer = self.tokenizer
+        own = [type(tokenizer).__name__, tokenizer.truncation_side, tokenizer.split_special_tokens]
+        return [version, own, self.max_length, self.truncation, self.token_types, whole]
+
+    def _encoded(self, records: Sequence[Record]) -> tuple[Rows, Rows]:
+        """Return token ids and types; `UserError` names a record that can't be encoded."""
         try:
+            first = self._tokens(records[:1])
+            quick = self._quick(records, first)
+            if quick is not None:
+                return quick
             encoded = self._tokens(records)
         except Exception:
             for record in records:
                 self._check(record)
             raise
-        columns = [key for key in ("input_ids", "token_type_ids") if key in encoded]
-        return [self._features(record, encoded, columns, i) for i, record in enumerate(records)]
+        return encoded["input_ids"], encoded.get("token_type_ids", [])
+
+    def _quick(self, records: Sequence[Record], first: Any) -> tuple[Rows, Rows] | None:
+        """Ask the backend, which the tokenizer's own call has just set up.
+
+        None where the tokenizer itself makes something else of the first record.
+        """
+        backend: Any = getattr(self.tokenizer, "backend_tokenizer", None)
+        if not hasattr(backend, "encode_batch_fast"):
+            return None
+        texts, pairs = self._texts(records)
+        # of a wrong text it would tell the class alone
+        if not all(isinstance(text, str) for text in chain(texts, pairs or ())):
+            return None
+        found = backend.encode_batch_fast(
+            texts if pairs is None else [*zip(texts, pairs, strict=True)]
+        )
+        ids = [encoding.ids for encoding in found]
+        types = [encoding.type_ids for encoding in found] if self.token_types else []
+        same = first["input_ids"] == ids[:1] and first.get("token_type_ids", []) == types[:1]
+        return (ids, types) if same else None
+
+    def _texts(self, records: Sequence[Record]) -> tuple[list[str], list[str] | None]:
+        texts = [record["text"] for record in records]
+        pairs = "text_pair" in records[0]
+        return texts, [record["text_pair"] for record in records] if pairs else None
 
     def _tokens(self, records: Sequence[Record]) -> Any:
-        texts = [record["text"] for record in records]
-        pairs = [record["text_pair"] for record in records] if "text_pair" in records[0] else None
+        texts, pairs = self._texts(records)
         return self.tokenizer(
             texts,
             pairs,
@@ -75,14 +121,6 @@ class TextPairs:
                     f' {self.max_length} tokens; raise it, or use truncation = "longest_first"'
                 )
             raise UserError(f"record '{record['id']}': {reason}") from error
-
-    def _features(
-        self, record: Record, encoded: Any, columns: Sequence[str], index: int
-    ) -> Features:
-        made: dict[str, Any] = {"id": record["id"], "length": len(encoded["input_ids"][index])}
-        made |= {key: np.array(encoded[key][index], dtype=np.int32) for key in columns}
-        made |= {key: record[key] for key in ("label", "meta") if key in record}
-        return made
 
     def augment(self, features: Features, rng: Generator) -> Features:  # noqa: ARG002
         """Nothing is changed."""

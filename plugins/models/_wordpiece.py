@@ -3,19 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from plugins import _cache
+
+_FILE, _VERSION = "tokenizer.json", 1
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train(records: Iterable[Mapping[str, Any]], size: int, *, token_types: bool) -> Any:
+def train(
+    records: Iterable[Mapping[str, Any]], size: int, *, token_types: bool, cache: Path | None = None
+) -> Any:
     """Train on the records' texts; a fast tokenizer of about `size` entries at most.
 
     Pairs are joined as `[CLS] a [SEP] b [SEP]` with token types 0 and 1, which it gives unasked
-    where the model takes `token_types`. The same texts give the same vocabulary every time.
+    where the model takes `token_types`. The same texts give the same vocabulary every time; that
+    of records with a `key` is kept in the cache, if there is one.
     """
-    from tokenizers import models, processors, trainers
     from transformers import PreTrainedTokenizerFast
+
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    roles = dict(zip(names, SPECIAL, strict=True))
+    inputs = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
+    backend = _kept(records, size, cache) if cache else _trained(records, size)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **roles)
+
+
+def _kept(records: Iterable[Mapping[str, Any]], size: int, root: Path) -> Any:
+    """Train, or find what was trained before on the same records."""
+    from tokenizers import Tokenizer, __version__
+
+    known = getattr(records, "key", "")
+    if not known:
+        return _trained(records, size)
+
+    def build(folder: Path) -> dict[str, Any]:
+        with _cache.create(folder / _FILE) as stream:
+            stream.write(_trained(records, size).to_str().encode())
+        return {}
+
+    try:
+        found = _cache.entry(root, _cache.key(_VERSION, _FILE, __version__, known, size), build)
+        return Tokenizer.from_file(str(found.folder / _FILE))
+    except _cache.FAILURES as error:
+        _cache.warn(root, _cache.reason(error), "the vocabulary is trained at every start")
+        return _trained(records, size)
+
+
+def _trained(records: Iterable[Mapping[str, Any]], size: int) -> Any:
+    from tokenizers import models, processors, trainers
 
     first, inner = _alphabet(records)
     # The library numbers inner characters in the order of a randomly seeded hash table, and
@@ -37,10 +74,7 @@ def train(records: Iterable[Mapping[str, Any]], size: int, *, token_types: bool)
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
-    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
-    roles = dict(zip(names, SPECIAL, strict=True))
-    inputs = ["input_ids", *(["token_type_ids"] if token_types else []), "attention_mask"]
-    return PreTrainedTokenizerFast(tokenizer_object=backend, model_input_names=inputs, **roles)
+    return backend
 
 
 def ids(tokenizer: Any) -> dict[str, int]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
+from plugins import _cache
 from plugins.models import _cpu, _networks, _packing, _pretrained
 from plugins.models._text_pairs import TextPairs
 
@@ -52,6 +53,11 @@ class HfClassifier:
     packing: bool = option(
         False, help="compute no padding: texts of a batch stand behind one another in one row"
     )
+    cache: Path | bool = option(
+        True,
+        help="folder for tokens, so that a text is tokenised once; true: the user's cache folder;"
+        " false: none",
+    )
 
     def __attrs_post_init__(self) -> None:
         """Refuse options that name no model."""
@@ -69,7 +75,7 @@ class HfClassifier:
         labels = info["labels"]
         indices = {label: index for index, label in enumerate(labels)}
         names = dict(zip(_LABELS, (len(labels), dict(enumerate(labels)), indices), strict=True))
-        source = None
+        source, cache = None, _cache.folder(self.cache, "tokens")
         if assets is not None:
             _networks.check_labels(assets, labels)
             config, tokenizer = _networks.stored(assets, names)
@@ -77,7 +83,7 @@ class HfClassifier:
             source = _pretrained.locate(self.pretrained, self.revision, self.sha256)
             config, tokenizer = _networks.stored(source, self.config | names)
         else:
-            config, tokenizer = _networks.from_nothing(self.config | names, info["train"])
+            config, tokenizer = _networks.from_nothing(self.config | names, info["train"], cache)
         tokenizer.model_max_length = self.max_length  # for those who load what was exported
         if self.packing:
             _packing.check(config)
@@ -102,6 +108,7 @@ class HfClassifier:
             token_types=_networks.token_types(config),
             labels=tuple(labels),
             packing=self.packing,
+            cache=cache,
         )
         return LiveClassifier(Classifier(net), pairs)
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -114,3 +115,25 @@ def test_ids_are_the_vocabularys() -> None:
         "sep_token_id": vocabulary["[SEP]"],
     }
     assert sorted(vocabulary.values()) == list(range(len(vocabulary)))
+
+
+def test_a_vocabulary_of_keyed_records_is_trained_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Records with a key give the tokenizer from the cache that training gave; others never."""
+
+    class Keyed(list[Any]):
+        key = "of a file"
+
+    texts = Keyed(records(*TEXTS))
+    fresh = _wordpiece.train(texts, 200, token_types=True)
+    first = _wordpiece.train(texts, 200, token_types=True, cache=tmp_path)
+    other = _wordpiece.train(texts, 90, token_types=True, cache=tmp_path)
+    assert len(other) < len(first)
+    kept = sorted(tmp_path.rglob("tokenizer.json"))
+    _wordpiece.train([*texts], 200, token_types=True, cache=tmp_path)
+    assert sorted(tmp_path.rglob("tokenizer.json")) == kept
+    monkeypatch.setattr(_wordpiece, "_trained", None)
+    again = _wordpiece.train(texts, 200, token_types=True, cache=tmp_path)
+    for found in (first, again):
+        assert found.backend_tokenizer.to_str() == fresh.backend_tokenizer.to_str()

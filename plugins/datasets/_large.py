@@ -1,0 +1,100 @@
+"""Records of big tables, each read from disk when it is asked for."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, overload
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from framework.protocols import Record
+from plugins import _cache
+from plugins.datasets._arrow import Table
+from plugins.datasets._records import Records
+
+
+@attrs.frozen(eq=False)
+class Tables:
+    """The records of all files, one file after the other, read from disk one by one."""
+
+    tables: Mapping[str, Table] = attrs.field(repr=False)
+    """By the option that named the file."""
+    meta: Sequence[str]
+    folder: Path
+    """Where the index of each record's label is."""
+    whole: bool = True
+    """False: records without their texts."""
+    _labels: NDArray[np.int32] = attrs.field(init=False, repr=False)
+    _ends: Sequence[int] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Map the labels."""
+        entry = _cache.Entry(self.folder, {})
+        object.__setattr__(self, "_labels", entry.array("labels", np.int32))
+        object.__setattr__(self, "_ends", [*accumulate(map(len, self.tables.values()))])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give paths instead of what is there."""
+        return Tables, (self.tables, self.meta, self.folder, self.whole)
+
+    def bare(self) -> Tables:
+        """Give all but the texts."""
+        return Tables(self.tables, self.meta, self.folder, whole=False)
+
+    def record(self, at: int) -> Record:
+        """Make one record."""
+        number = bisect_right(self._ends, at)
+        split = [*self.tables][number]
+        table = self.tables[split]
+        cell = table.reader(at - (self._ends[number - 1] if number else 0))
+        name = cell("id") if "id" in table else f"{split}:{cell('row')}"
+        record: dict[str, Any] = {"id": name}
+        if self.whole:
+            record |= {key: cell(key) for key in ("text", "text_pair") if key in table}
+        record["label"] = int(self._labels[at])
+        record["group"] = cell("group") if "group" in table else name
+        record["meta"] = {key: cell(f"meta.{key}") for key in self.meta}
+        return record
+
+
+@attrs.frozen(eq=False)
+class Part(Sequence[Record]):
+    """Records of one split; a pickle of it holds paths."""
+
+    tables: Tables = attrs.field(repr=False)
+    split: str
+    key: str
+    """Stands for all that the records hold."""
+    _rows: NDArray[np.int64] = attrs.field(init=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Map the row numbers."""
+        entry = _cache.Entry(self.tables.folder, {})
+        object.__setattr__(self, "_rows", entry.array(self.split, np.int64))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give paths instead of what is there."""
+        return Part, (self.tables, self.split, self.key)
+
+    def __len__(self) -> int:
+        """Count the records."""
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Record: ...
+    @overload
+    def __getitem__(self, at: slice) -> Records: ...
+    def __getitem__(self, at: int | slice) -> Record | Records:
+        """Make one record, or take a part without making any."""
+        if isinstance(at, slice):
+            return Records(self.tables, self._rows[at])
+        return self.tables.record(int(self._rows[at]))
+
+    def bare(self) -> Part:
+        """Give the same records without their texts, for those who need no more."""
+        return Part(self.tables.bare(), self.split, self.key)
