@@ -21,7 +21,7 @@ from tests.faults.parts import Scaler
 
 @attrs.frozen
 class Watch:
-    """Writes down what happened to the run folder, one object a line."""
+    """Writes down what happened to the run folder, one object a line; each rank in its own file."""
 
     file: str = option("watch.jsonl", help="its name")
 
@@ -37,14 +37,16 @@ class LiveWatch:
     file: str
 
     def _note(self, state: State, **what: Any) -> None:
-        with (state.folder / self.file).open("a") as stream:
+        rank = state.strategy.rank
+        with (state.folder / (f"{rank}-{self.file}" if rank else self.file)).open("a") as stream:
             stream.write(json.dumps(what) + "\n")
 
     @hookimpl
     def run_start(self, state: State) -> None:
         """Keep the weights that training starts from."""
-        save_file(state.model.module.state_dict(), str(state.folder / "initial.safetensors"))
-        self._note(state, hook="run_start")
+        if not state.strategy.rank:
+            save_file(state.model.module.state_dict(), str(state.folder / "initial.safetensors"))
+        self._note(state, hook="run_start", process=os.getpid())
 
     @hookimpl
     def step_start(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:

@@ -9,6 +9,7 @@ import attrs
 
 from tests.faults import (
     arithmetic,
+    departures,
     disk,
     files,
     hostile,
@@ -50,9 +51,9 @@ ROWS = (
     Row(7, "checkpoint folder not writable", disk.closed),
     Row(8, "SIGKILL between save and prune; reused folder", leftovers.check),
     Row(9, "SIGTERM, loader workers 0 and 2", interrupts.check),
-    Row(10, "SIGTERM to rank 1 of 2", waiting=RANKS),
-    Row(11, "SIGTERM to torchrun", waiting=RANKS),
-    Row(12, "SIGKILL of rank 1, --max-restarts", waiting=RANKS),
+    Row(10, "SIGTERM to rank 1 of 2", departures.one),
+    Row(11, "SIGTERM to torchrun", departures.torchrun),
+    Row(12, "SIGKILL of rank 1, --max-restarts", departures.killed),
     Row(13, "SIGKILL of a loader worker", machine.worker),
     Row(14, "out of memory at micro-batch k", machine.memory),
     Row(15, "NaN or inf in loss or gradient at step k", nonfinite.poisoned),
