@@ -72,8 +72,7 @@ class Struck:
         while not early:
             here = self.place()
             pair = ranks.started(here, 2, *sets)
-            for rank in range(2):
-                ranks.until(lambda at=rank: ranks.noted(here, "run_start", at), pair.processes)
+            ranks.reached(here, 2, "run_start", 1, pair.processes)
             time.sleep(self.rng.uniform(0, spent["total"] - spent["start"]))
             sent = time.monotonic()
             pair.processes[1].kill(signal.SIGTERM)
@@ -91,8 +90,7 @@ class Struck:
         here = self.place()
         process = ranks.torchrun(here, 2, *SLOW)
         step = self.rng.randint(2, STEPS - 5)
-        for rank in range(2):
-            ranks.until(lambda at=rank: ranks.noted(here, "step_end", at, step), [process])
+        ranks.reached(here, 2, "step_end", step, [process])
         sent = time.monotonic()
         process.kill(signal.SIGTERM)
         ended = process.wait()
@@ -106,7 +104,7 @@ class Struck:
         here = self.place()
         pair = ranks.started(here, 2, *SLOW)
         step = self.rng.randint(4, STEPS - 1)
-        ranks.until(lambda: ranks.noted(here, "step_end", 1, step), pair.processes)
+        ranks.reached(here, 2, "step_end", step, pair.processes)
         sent = time.monotonic()
         pair.processes[1].kill()
         ended = pair.wait()[0]
@@ -123,7 +121,7 @@ class Struck:
         here = self.place()
         process = ranks.torchrun(here, 2, *SLOW, restarts=restarts)
         step = self.rng.randint(4, STEPS - 5)
-        ranks.until(lambda: ranks.noted(here, "step_end", 1, step), [process])
+        ranks.reached(here, 2, "step_end", step, [process])
         (struck,) = ranks.noted(here, "run_start", 1)
         os.kill(struck["process"], signal.SIGKILL)
         sent = time.monotonic()

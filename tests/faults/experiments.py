@@ -35,6 +35,7 @@ OFFERS = {
     "framework.model": {
         "fault_net": "tests.faults.parts:Net",
         "fault_hungry": "tests.faults.faulty:Hungry",
+        "fault_streams": "tests.faults.streams:Streams",
     },
     "framework.loss": {
         "fault_leak": "tests.faults.parts:Leak",

@@ -98,16 +98,12 @@ def torchrun(folder: Path, count: int, *sets: str, restarts: int = 0) -> Process
 _PARTS = "fault_parts-1.0.dist-info"
 
 
-def until(true: Callable[[], Any], processes: Sequence[Process], seconds: float = 120.0) -> Any:
-    """Wait for something that processes bring about; what it is then."""
-    end = time.monotonic() + seconds
-    while not (found := true()):
+def reached(folder: Path, count: int, hook: str, times: int, processes: Sequence[Process]) -> None:
+    """Wait until a hook was called so many times on each rank; `RuntimeError` if one ends first."""
+    while not all(noted(folder, hook, rank, times) for rank in range(count)):
         if not all(process.alive() for process in processes):
             raise RuntimeError("a process has ended too early")
-        if time.monotonic() > end:
-            raise TimeoutError(f"it didn't come about in {seconds:.0f} s")
         time.sleep(TICK)
-    return found
 
 
 def noted(folder: Path, hook: str, rank: int, times: int = 1) -> list[dict[str, Any]]:

@@ -22,13 +22,14 @@ from tests.faults import (
     outsiders,
     privacy,
     services,
+    shares,
     tables,
 )
 from tests.faults.outcome import Outcome
 
 Check = Callable[[Path, int], Outcome]
 """Injects a fault in an empty folder, so many times; the program's `--rounds`."""
-RANKS, SEARCH = "several ranks", "search"
+SEARCH = "search"
 
 
 @attrs.frozen
@@ -59,11 +60,11 @@ ROWS = (
     Row(15, "NaN or inf in loss or gradient at step k", nonfinite.poisoned),
     Row(16, "16x1, 8x2, 4x4 with a short last window", arithmetic.accumulation),
     Row(17, "scaler, clipping, accumulation, forced overflow", arithmetic.scaling),
-    Row(18, "20 combinations of size, batch, accumulation, epochs, ranks", waiting=RANKS),
-    Row(19, "evaluation of N = 1..17, 101 records on 1-4 ranks", waiting=RANKS),
+    Row(18, "20 combinations of size, batch, accumulation, epochs, ranks", shares.planned),
+    Row(19, "evaluation of N = 1..17, 101 records on 1-4 ranks", shares.evaluated),
     Row(20, "uneven batches, absent classes", arithmetic.averaging),
     Row(21, "NaN metric; resume in mid-patience", nonfinite.patience),
-    Row(22, "4 workers x 2 ranks x 2 epochs", waiting=RANKS),
+    Row(22, "4 workers x 2 ranks x 2 epochs", shares.streams),
     Row(23, "MLflow killed at step 10, or absent", services.dying_server),
     Row(24, "4 processes on a fresh sqlite file", services.fresh_database),
     Row(25, "SIGKILL over 4 search workers", waiting=SEARCH),
