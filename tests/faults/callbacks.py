@@ -72,11 +72,14 @@ class Raise:
     hook: str = option(help="which", validator=attrs.validators.in_(NAMES))
     file: Path | None = option(None, help="a file whose text it says then")
     sink: bool = option(False, help="whether the run may go on without it")
+    rank: int = option(-1, help="the rank on which it raises; -1: all")
 
     def build(self) -> object:
         """Build an object with that hook alone."""
 
-        def fail(_: object) -> None:
+        def fail(_: object, state: State) -> None:
+            if self.rank not in (-1, state.strategy.rank):
+                return
             raise RuntimeError(self.file.read_text() if self.file else f"raised in {self.hook}")
 
         fail.__name__ = self.hook
@@ -87,10 +90,11 @@ class Raise:
 class Signal:
     """Sends a signal to another process after a step, in a run that takes its time."""
 
-    process: int = option(help="its id")
+    process: int = option(help="its id; 0: its own")
     number: int = option(help="the signal")
     step: int = option(help="after which step")
     pause: float = option(0.05, help="seconds that each step takes more")
+    rank: int = option(0, help="the rank that sends it")
 
     def build(self) -> LiveSignal:
         """Build it."""
@@ -107,8 +111,8 @@ class LiveSignal:
     def step_end(self, state: State) -> None:
         """Wait, and signal at the step."""
         time.sleep(self.options.pause)
-        if state.step == self.options.step:
-            os.kill(self.options.process, self.options.number)
+        if state.step == self.options.step and state.strategy.rank == self.options.rank:
+            os.kill(self.options.process or os.getpid(), self.options.number)
 
 
 @attrs.frozen

@@ -40,6 +40,7 @@ OFFERS = {
     "framework.loss": {
         "fault_leak": "tests.faults.parts:Leak",
         "fault_poison": "tests.faults.faulty:Poison",
+        "fault_coupled": "tests.faults.faulty:Coupled",
     },
     "framework.metric": {"fault_moody": "tests.faults.faulty:Moody"},
     "framework.optimizer": {"fault_sgd": "tests.faults.parts:Sgd"},

@@ -80,6 +80,30 @@ class LivePoison:
 
 
 @attrs.frozen
+class Coupled:
+    """Cross-entropy that says of itself that it depends on who else is in the batch."""
+
+    def build(self, info: Info) -> LiveCoupled:
+        """Build it."""
+        return LiveCoupled()
+
+
+class LiveCoupled:
+    """The loss."""
+
+    coupled = True
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """All items."""
+        return {"ce": len(batch["id"])}
+
+    def __call__(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the sum."""
+        kwargs: Any = {"reduction": "sum", "ignore_index": IGNORED}
+        return {"ce": nn.functional.cross_entropy(outputs["logits"], batch["labels"], **kwargs)}
+
+
+@attrs.frozen
 class Moody:
     """A metric that jumps about, and is undefined at times: some digits of the mean logit."""
 

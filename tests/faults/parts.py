@@ -83,11 +83,15 @@ class Net:
     noise: float = option(0.0, help="share of letters that training drops")
     leak: str = option("", help="the method of the processor that raises with a record's text")
     width: int = option(16, help="hidden units")
+    idle: bool = option(False, help="whether it has parameters that compute nothing")
 
     def build(self, info: Info, assets: Path | None = None) -> LiveNet:
         """Build it."""
         processor = Letters(info, self.noise, self.leak)
-        return LiveNet(Layers(len(info["labels"]), self.dropout, self.width), processor)
+        layers = Layers(len(info["labels"]), self.dropout, self.width)
+        if self.idle:
+            layers.idle = nn.Linear(2, 2)
+        return LiveNet(layers, processor)
 
 
 @attrs.frozen

@@ -37,7 +37,8 @@ def planned(folder: Path, rounds: int) -> Outcome:
         run, _ = ranks.ran(
             folder / str(number),
             many,
-            f"dataset.count={size}",
+            f"dataset={{use='fault_texts', count={size}, checked=1}}",
+            "callbacks.checkpoint.every_epochs=0",
             *(f"trainer.{key}={value}" for key, value in settings.items()),
             f"optimizer={{use='adamw', lr={RATE}}}",
             "scheduler=linear",
