@@ -75,9 +75,13 @@ class LiveDdp:
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Move the module to the device, with the first rank's weights."""
-        made = _Ranked(module.to(self.device), find_unused_parameters=self.unused)
+        made = _Ranked(_Share(module.to(self.device)), find_unused_parameters=self.unused)
         # without annotations, which torch would want as they were before they became text
         made.register_comm_hook(None, lambda _, bucket: made.summed(bucket))
+        # after its first backward pass torch lays gradients out anew, and so adds them in another
+        # order: before the first step, one that goes on has the order of one never interrupted
+        made(rehearse=True).backward()
+        made.zero_grad()
         return made
 
     def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:
@@ -99,6 +103,21 @@ class LiveDdp:
         return found
 
 
+class _Share(nn.Module):
+    """The module, or a rehearsal in which each parameter has a gradient of 0."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.whole = module
+        self.training = module.training
+
+    def forward(self, *inputs: Any, rehearse: bool = False, **named: Any) -> Any:
+        """Compute, or rehearse."""
+        if rehearse:
+            return sum(p.sum() for p in self.parameters() if p.requires_grad) * 0
+        return self.whole(*inputs, **named)
+
+
 class _Ranked(DistributedDataParallel):
     """Evaluates as the module itself: ranks may have different numbers of batches then."""
 
@@ -107,8 +126,8 @@ class _Ranked(DistributedDataParallel):
 
     def forward(self, *inputs: Any, **named: Any) -> Any:
         """Compute; in training ranks meet in the backward pass."""
-        whole = super().forward if self.training else self.module
-        return whole(*inputs, **named)
+        share = super().forward if self.training or "rehearse" in named else self.module
+        return share(*inputs, **named)
 
     @contextmanager
     def whole(self) -> Iterator[None]:
@@ -116,7 +135,7 @@ class _Ranked(DistributedDataParallel):
         self.finished = False
         yield
         if not self.finished:
-            named = self.module.named_parameters()
+            named = self.module.whole.named_parameters()
             idle = [name for name, p in named if p.requires_grad and p.grad is None]
             what = listing(idle[:3]) if idle else "some parameters in the last micro-batch"
             advice = "set strategy.unused to true, or freeze what isn't trained"

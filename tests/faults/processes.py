@@ -113,7 +113,7 @@ def start(work: Callable[[], int | None], cwd: Path, *, group: bool = False) -> 
         for number, file in enumerate((os.devnull, said / "out", said / "err")):
             os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
         # a test's own are what pytest has put in their place
-        sys.stdout, sys.stderr = (open(n, "w", closefd=False) for n in (1, 2))
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.chdir(cwd)
         code = work() or 0
     except SystemExit as error:

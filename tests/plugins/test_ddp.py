@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from framework.batching import Feed
 from framework.errors import UserError
-from framework.protocols import LiveStrategy
+from framework.protocols import LiveStrategy, Outputs
 from framework.step import Forward, Update
 from framework.testing.strategy import check_strategy
 from plugins.precisions.fp32 import Fp32
@@ -81,9 +81,7 @@ class Parts:
             "rare": int((labels_B == 2).sum()),
         }
 
-    def __call__(
-        self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
+    def __call__(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the sums."""
         logits_BC, labels_B = outputs["logits"], batch["labels"]
         ce = nn.functional.cross_entropy(logits_BC, labels_B, reduction="sum", ignore_index=IGNORED)
@@ -316,7 +314,7 @@ def test_an_error_on_one_rank_ends_all(tmp_path: Path, rank: int, hook: str) -> 
     raising = f"callbacks.bad={{use='fault_raise', hook='{hook}', rank={rank}}}"
     ended = ranks.started(tmp_path, 2, CPU, raising).wait()
     assert [each.code for each in ended] == [1, 1]
-    assert f"raised in {hook}" in ended[rank].err
+    assert f"failed in {hook}" in ended[rank].err
     assert "another rank is gone" in ended[1 - rank].err
     (run,) = tmp_path.glob("runs/fault/*")
     assert result(run)["status"] == "failed"
@@ -351,16 +349,16 @@ def test_a_step_is_left_out_by_all(tmp_path: Path, where: str) -> None:
     assert notes(run, "step_end")[-1]["skipped"] == 2  # once an epoch
     assert farthest(weights(run), weights(alone)) <= 1e-5
     for one, other in zip(points(run), points(alone), strict=True):
-        assert {k: v is None for k, v in one.items()} == {k: v is None for k, v in other.items()}
-        assert one == pytest.approx(other, rel=1e-5, abs=1e-6)
+        plain, right = ({k: -1 if v is None else v for k, v in p.items()} for p in (one, other))
+        assert plain == pytest.approx(right, rel=1e-5, abs=1e-6)
 
 
 def test_usr1_to_one_rank_saves(tmp_path: Path) -> None:
-    """Whichever rank is asked, a checkpoint of that step is written, and the run goes on."""
+    """Whichever rank is asked, the first step that sees it is saved, and the run goes on."""
     more = "callbacks.checkpoint={every_epochs=0, keep=9}"
     for rank in range(2):
         run, _ = done(tmp_path / str(rank), 2, CPU, more, signal_at(3, 10, rank))
-        assert (run / "checkpoints" / "step-3" / "manifest.json").exists()
+        assert (run / "checkpoints" / "step-4" / "manifest.json").exists()
         assert result(run)["status"] == "completed"
 
 
@@ -417,15 +415,15 @@ def test_more_ranks_than_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def shown(folder: Path, many: int, tell: Callable[[], object]) -> list[str]:
-    """What each of so many ranks prints of something."""
+    """What each of so many ranks tells of something."""
 
     def work() -> None:
         Ddp(device="cpu").build()
-        print(tell())
+        Path(f"told-{os.environ['RANK']}").write_text(str(tell()))
 
     ended = ranks.together(many, work, folder).wait()
     assert [each.code for each in ended] == [0] * many, ended[0].err
-    return [each.out.strip() for each in ended]
+    return [(folder / f"told-{rank}").read_text() for rank in range(many)]
 
 
 @pytest.mark.parametrize(
