@@ -48,9 +48,10 @@ class Ddp:
         local = int(os.environ.get("LOCAL_RANK", "0"))
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         found = torch.cuda.device_count() if self.device != "cpu" else 0
-        if self.device == "cuda" and beside > found:
-            raise UserError(f"{beside} processes and {found} CUDA devices here; start fewer")
-        device = torch.device("cuda", local) if found >= beside else torch.device("cpu")
+        if beside > found and (found or self.device == "cuda"):
+            advice = "start fewer, or set strategy.device to 'cpu'"
+            raise UserError(f"{beside} processes and {found} CUDA devices here; {advice}")
+        device = torch.device("cuda", local) if found else torch.device("cpu")
         if device.type == "cuda":
             torch.cuda.set_device(device)
         elif beside > 1 and os.environ.get("OMP_NUM_THREADS") == "1":

@@ -85,14 +85,15 @@ class Struck:
         wrong += [f"exit codes {codes}: {ended[0].last}"] * (codes != [143, 143])
         return wrong + saved(run) + self.on(here, sets)
 
-    def all(self) -> list[str]:
-        """Terminate torchrun; what is wrong with what it and the ranks do then."""
+    def under(self, *, rank: bool) -> list[str]:
+        """Terminate torchrun, or rank 1 under it; what is wrong with what all do then."""
         here = self.place()
         process = ranks.torchrun(here, 2, *SLOW)
         step = self.rng.randint(2, STEPS - 5)
         ranks.reached(here, 2, "step_end", step, [process])
         sent = time.monotonic()
-        process.kill(signal.SIGTERM)
+        struck = ranks.noted(here, "run_start", 1)[0]["process"] if rank else process.pid
+        os.kill(struck, signal.SIGTERM)
         ended = process.wait()
         wrong = self.late(sent, PATIENCE)
         wrong += ["torchrun says that all went well"] * (ended.code == 0)
@@ -139,6 +140,8 @@ def one(folder: Path, rounds: int) -> Outcome:
     made, failures = Struck(folder, random.Random(10)), []  # noqa: S311 - draws of a test
     for number in range(rounds):
         failures += made.one((*USUAL, *SETTINGS[number % len(SETTINGS)]))
+    for _ in range(rounds // MANY):
+        failures += [f"under torchrun: {what}" for what in made.under(rank=True)]
     said = (
         f"{rounds}/{rounds} saved, both ranks left with 143, identical after going on; at most"
         f" {made.longest:.1f} s from signal to exit"
@@ -151,7 +154,7 @@ def torchrun(folder: Path, rounds: int) -> Outcome:
     made, failures = Struck(folder, random.Random(11)), []  # noqa: S311 - draws of a test
     count = 1 + rounds // MANY
     for _ in range(count):
-        failures += made.all()
+        failures += made.under(rank=False)
     said = (
         f"{count}/{count} saved and identical after going on; at most {made.longest:.1f} s from"
         " signal to exit"

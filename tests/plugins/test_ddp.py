@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -260,7 +261,7 @@ HALF = ("trainer.log_every=4", "trainer.eval_every=7", "optimizer={use='adamw', 
 
 def signal_at(step: int, number: int, rank: int) -> str:
     """Settings of a callback that sends a rank a signal after a step."""
-    given = f"process=0, number={number}, step={step}, rank={rank}, pause=0.0"
+    given = f"process=0, number={int(number)}, step={step}, rank={rank}, pause=0.0"
     return f"callbacks.one={{use='fault_signal', {given}}}"
 
 
@@ -270,27 +271,57 @@ def test_a_resumed_run_ends_identical(tmp_path: Path, many: int, more: Sequence[
     """Interrupted between two logged points, on the last rank: all bits and points are as whole."""
     sets = (*HALF, CPU, *more)
     # the watching callbacks may differ: they are the same, but for the step that never comes
-    whole, _ = done(tmp_path / "whole", many, *sets, signal_at(99, 15, many - 1))
+    whole, _ = done(tmp_path / "whole", many, *sets, signal_at(99, signal.SIGTERM, many - 1))
     folder = tmp_path / "broken"
-    ended = ranks.started(folder, many, *sets, signal_at(6, 15, many - 1)).wait()
+    ended = ranks.started(folder, many, *sets, signal_at(6, signal.SIGTERM, many - 1)).wait()
     assert [each.code for each in ended] == [143] * many, ended[-1].err
     (run,) = folder.glob("runs/fault/*")
     (file,) = run.glob("experiment.toml")
     file.write_text(file.read_text().replace("step = 6", "step = 99"))
-    done(folder, many, *sets, signal_at(99, 15, many - 1), resume=True)
+    done(folder, many, *sets, signal_at(99, signal.SIGTERM, many - 1), resume=True)
     assert ending(run).differing(ending(whole)) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_other_ranks(tmp_path: Path, before: int, after: int) -> None:
     """It says that its bits may be others, and goes on to the end of its steps."""
-    sets = (*HALF, CPU, signal_at(4, 15, before - 1))
+    sets = (*HALF, CPU, signal_at(4, signal.SIGTERM, before - 1))
     ended = ranks.started(tmp_path, before, *sets).wait()
     assert [each.code for each in ended] == [143] * before
     run, ended = done(tmp_path, after, *sets, resume=True)
     assert f"of {before} ranks; this run may end in other bits" in ended[0].err
     assert result(run)["status"] == "completed"
     assert [p["step"] for p in points(run) if "train/loss" in p] == [4, 5, 8, 10]
+
+
+def test_a_restart_goes_on_with_what_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ranks that torchrun has started again resume their own run, and never an older one."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    sets = (CPU, signal_at(4, signal.SIGTERM, 0))
+    ranks.started(tmp_path, 2, *sets).wait()
+    (older,) = tmp_path.glob("runs/fault/*")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "second")
+    ended = ranks.started(tmp_path, 2, CPU).wait()
+    assert [each.code for each in ended] == [0, 0], ended[0].err
+    assert "starting one" in ended[0].err
+    (newer,) = set(tmp_path.glob("runs/fault/*")) - {older}
+    assert (result(older)["status"], result(newer)["status"]) == ("interrupted", "completed")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
+    ended = ranks.started(tmp_path, 2, *sets).wait()
+    assert f"{older}: going on from step 5" in ended[0].err
+    assert result(older)["status"] == "completed"
+
+
+def test_a_folder_that_cant_be_made_ends_all(tmp_path: Path) -> None:
+    """The first rank says why, and the other, which waits for it, no more than a line."""
+    (tmp_path / "runs").touch()
+    ended = ranks.started(tmp_path, 2, CPU).wait()
+    assert [each.code for each in ended] == [2, 1]
+    assert "can't create the run folder" in ended[0].err
+    assert ended[1].err.strip() == "another rank is gone"
 
 
 # what one rank meets, all do
@@ -357,7 +388,7 @@ def test_usr1_to_one_rank_saves(tmp_path: Path) -> None:
     """Whichever rank is asked, the first step that sees it is saved, and the run goes on."""
     more = "callbacks.checkpoint={every_epochs=0, keep=9}"
     for rank in range(2):
-        run, _ = done(tmp_path / str(rank), 2, CPU, more, signal_at(3, 10, rank))
+        run, _ = done(tmp_path / str(rank), 2, CPU, more, signal_at(3, signal.SIGUSR1, rank))
         assert (run / "checkpoints" / "step-4" / "manifest.json").exists()
         assert result(run)["status"] == "completed"
 
@@ -404,14 +435,15 @@ def test_outside_torchrun(options: Ddp | Auto, monkeypatch: pytest.MonkeyPatch) 
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_more_ranks_than_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where each rank should have a device of its own, too few are told."""
+@pytest.mark.parametrize(("device", "there"), [("cuda", 0), ("cuda", 1), ("auto", 1)])
+def test_more_ranks_than_devices(monkeypatch: pytest.MonkeyPatch, device: Any, there: int) -> None:
+    """Ranks that can't have a device each are told so; none trains on a CPU unasked."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     for name in ("RANK", "LOCAL_RANK"):
         monkeypatch.setenv(name, "0")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="2 processes and 0 CUDA devices"):
-        Ddp(device="cuda").build()
+    with pytest.raises(UserError, match=f"2 processes and {there} CUDA devices"):
+        Ddp(device=device).build()
 
 
 def shown(folder: Path, many: int, tell: Callable[[], object]) -> list[str]:

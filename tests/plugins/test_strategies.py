@@ -27,14 +27,6 @@ def test_cuda_that_is_not_there() -> None:
     assert "\n" not in str(error.value)
 
 
-def test_several_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started as one of several ranks it refuses, rather than training several times."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="one of 2 ranks") as error:
-        Auto().build()
-    assert "\n" not in str(error.value)
-
-
 def test_reductions_over_one_rank() -> None:
     """The only rank's sums and gatherings are its own values, and wrapping keeps the module."""
     live = Auto(device="cpu").build()
