@@ -56,9 +56,10 @@ class StrategyCase:
 
 
 def has_the_protocol(case: StrategyCase) -> None:
-    """It has a `torch.device`, `world_size`, `rank`, `wrap`, `sum` and `gather`."""
+    """It has a `torch.device`, `world_size`, `rank`, `wrap`, `accumulate`, `sum` and `gather`."""
     live = case.build()
-    lacking = missing(live, "device", "world_size", "rank", "wrap", "sum", "gather")
+    names = ("device", "world_size", "rank", "wrap", "accumulate", "sum", "gather")
+    lacking = missing(live, *names)
     require(not lacking, f"{type(live).__qualname__} lacks {', '.join(lacking)}")
     kind = type(live.device).__name__
     require(isinstance(live.device, torch.device), f"'device' is a {kind}, no torch.device")

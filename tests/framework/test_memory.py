@@ -32,6 +32,7 @@ from framework.commands._checkpoints import newest
 from framework.config.experiment import load
 from framework.errors import ExperimentError, RunError, UserError
 from framework.step import OutOfMemory, exhausted
+from plugins.strategies.auto import OneProcess
 
 ABSURD = 1 << 55
 """Bytes that no machine has."""
@@ -238,10 +239,10 @@ def test_a_coupled_loss_is_never_cut(
     part = attrs.evolve(experiment.loss, options=Coupled())
     coupled = attrs.evolve(experiment, loss=part)
     if key is None:
-        assert build._loss(coupled, {}).coupled
+        assert build._loss(coupled, {}, OneProcess(torch.device("cpu"))).coupled
         return
     with pytest.raises(ExperimentError) as caught:
-        build._loss(coupled, {})
+        build._loss(coupled, {}, OneProcess(torch.device("cpu")))
     message = rf"this loss is coupled within a batch: {key} would change it; remove it"
     assert re.search(message, str(caught.value))
     assert isinstance(caught.value, UserError)

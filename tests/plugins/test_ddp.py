@@ -265,8 +265,9 @@ def signal_at(step: int, number: int, rank: int) -> str:
     return f"callbacks.one={{use='fault_signal', {given}}}"
 
 
-@pytest.mark.parametrize("many", [2, 3])
-@pytest.mark.parametrize("more", [(), ("trainer.workers=1",)], ids=["", "workers"])
+@pytest.mark.parametrize(
+    ("many", "more"), [(2, ("trainer.workers=1",)), (3, ())], ids=["2, with workers", "3"]
+)
 def test_a_resumed_run_ends_identical(tmp_path: Path, many: int, more: Sequence[str]) -> None:
     """Interrupted between two logged points, on the last rank: all bits and points are as whole."""
     sets = (*HALF, CPU, *more)
