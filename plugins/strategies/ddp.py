@@ -13,6 +13,7 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from framework.errors import UserError, listing
@@ -58,7 +59,12 @@ class Ddp:
             # which is what torchrun sets where nobody has: each may have its share of the cores
             torch.set_num_threads(max(1, _cores() // beside))
         if not dist.is_initialized():
-            dist.init_process_group("cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo")
+            backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
+            store, rank, size = next(rendezvous("env://"))
+            # torchrun gives ranks that it starts again the same one, with the addresses of the dead
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
             atexit.register(dist.destroy_process_group)
         if dist.get_rank():
             logging.getLogger("framework").setLevel(logging.ERROR)  # the first rank speaks for all

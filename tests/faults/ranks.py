@@ -37,10 +37,15 @@ class Ranks:
                 process.kill()
 
 
-def together(count: int, work: Callable[[], int | None], cwd: Path) -> Ranks:
-    """Start so many ranks that do the same in a folder, as torchrun would start them."""
+def together(
+    count: int, work: Callable[[], int | None], cwd: Path, store: TCPStore | None = None
+) -> Ranks:
+    """Start so many ranks that do the same in a folder, as torchrun would start them.
+
+    With the `store` of others they are those whom it starts again after these.
+    """
     # listening already: a port that is only drawn may be another's by then
-    store = TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
+    store = store or TCPStore("127.0.0.1", 0, None, is_master=True, wait_for_workers=False)
     shared = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),

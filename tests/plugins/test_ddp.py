@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,24 @@ def test_a_restart_goes_on_with_what_it_began(
     ended = ranks.started(tmp_path, 2, *sets).wait()
     assert f"{older}: going on from step 5" in ended[0].err
     assert result(older)["status"] == "completed"
+
+
+def test_ranks_that_start_again_meet_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torchrun gives them the store of those before, where the addresses of the dead still are."""
+
+    def work() -> int:
+        if os.environ["RANK"] == "1":
+            time.sleep(0.3)  # so that the first finds what is there of the other
+        return sum(Ddp(device="cpu").build().gather(1)) - 2
+
+    store = None
+    for attempt in range(3):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        pair = ranks.together(2, work, tmp_path, store)
+        store = pair.store
+        assert [each.code for each in pair.wait(60)] == [0, 0]
 
 
 def test_a_folder_that_cant_be_made_ends_all(tmp_path: Path) -> None:
