@@ -15,6 +15,8 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from support import points, table
 from torch import Tensor, nn
@@ -187,6 +189,42 @@ def test_ranks_stay_equal(shared: Mapping[int, list[Any]], many: int) -> None:
         for (_, end, losses), (_, expected, means) in zip(rank, first, strict=True):
             assert all(torch.equal(end[name], expected[name]) for name in expected)
             assert losses == means
+
+
+def shares(feed: Feed, many: int, windows: Callable[[Feed], Any]) -> list[list[list[Any]]]:
+    """The ids of each micro-batch of each window, by rank."""
+    every = [attrs.evolve(feed, rank=rank, ranks=many) for rank in range(many)]
+    return [[[batch["id"] for batch in w] for w in windows(rank)] for rank in every]
+
+
+@given(
+    records=st.integers(1, 40),
+    batch=st.integers(1, 12),
+    micro=st.integers(0, 5),
+    tokens=st.sampled_from([0, 1, 24, 60]),
+    many=st.integers(1, 5),
+)
+def test_ranks_share_every_step(
+    records: int, batch: int, micro: int, tokens: int, many: int
+) -> None:
+    """Each record is in one rank's share of its step, or of the split; all take as many steps."""
+    splits = Texts(count=records).build(records)
+    letters = Letters(splits.info)
+    sampler = Tokens(budget=tokens).build() if tokens else LiveRandom()
+    feed = Feed(letters, letters.encode(splits["train"]), sampler, batch, micro)
+    (alone,) = shares(feed, 1, lambda rank: rank.epoch(1))
+    steps = [[name for part in window for name in part] for window in alone]
+    trained = shares(feed, many, lambda rank: rank.epoch(1))
+    assert {len(windows) for windows in trained} == {len(steps)}
+    for step, every in zip(steps, zip(*trained, strict=True), strict=True):
+        assert all(every)  # all ranks go backward, even those that have nobody
+        found = [name for window in every for part in window for name in part]
+        assert sorted(found) == sorted(step)
+        assert not micro or all(len(part) <= micro for window in every for part in window)
+    whole = shares(feed, many, lambda rank: rank.whole())
+    found = [n for rank in whole for window in rank for part in window for n in part]
+    assert sorted(found) == sorted(record["id"] for record in splits["train"])
+    assert len({len(windows) for windows in whole}) == 1
 
 
 # whole runs
