@@ -133,7 +133,8 @@ class Trainer:
             if sink is not None:
                 every = dict(ChainMap(*state.strategy.gather(rows)))
                 sink([every[index] for index in sorted(every)])
-            return False
+            state.meet()
+            return state.halted
 
         call.evaluate_start(state=state, split=split)
         forward.module.eval()

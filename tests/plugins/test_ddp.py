@@ -442,6 +442,22 @@ def test_a_step_is_left_out_by_all(tmp_path: Path, where: str) -> None:
         assert plain == pytest.approx(right, rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_evaluation_is_left(tmp_path: Path, rank: int) -> None:
+    """Whichever rank is terminated within one, both save and leave it; it is done later."""
+    sets = (CPU, "trainer.batch_size=1", "trainer.steps=2", "dataset.checked=101")
+    bell = f"metrics=[{{use='fault_bell', rank={rank}, batch=3}}]"
+    ended = ranks.started(tmp_path, 2, *sets, bell).wait()
+    assert [each.code for each in ended] == [143, 143], ended[0].err
+    (run,) = tmp_path.glob("runs/fault/*")
+    assert (result(run)["status"], result(run)["metrics"]) == ("interrupted", {})
+    file = run / "experiment.toml"
+    file.write_text(file.read_text().replace("batch = 3", "batch = 99"))
+    done(tmp_path, 2, *sets, bell.replace("batch=3", "batch=99"), resume=True)
+    assert result(run)["status"] == "completed"
+    assert [p["step"] for p in points(run) if "val/loss" in p] == [2]
+
+
 def test_usr1_to_one_rank_saves(tmp_path: Path) -> None:
     """Whichever rank is asked, the first step that sees it is saved, and the run goes on."""
     more = "callbacks.checkpoint={every_epochs=0, keep=9}"
