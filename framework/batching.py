@@ -87,6 +87,7 @@ class Feed:
         if self.workers:
             import torch.utils.data
 
+            drawn = np.random.SeedSequence([self.seed, epoch or 0, self.rank]).generate_state(1)
             loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
@@ -94,7 +95,7 @@ class Feed:
                 collate_fn=_as_it_is,
                 num_workers=self.workers,
                 # its own: the number of workers must not move the global random stream
-                generator=torch.Generator().manual_seed(self.seed),
+                generator=torch.Generator().manual_seed(int(drawn[0])),
             )
             # they inherit it: what is sent to the whole group ends the training process alone
             mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})

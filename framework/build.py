@@ -182,7 +182,7 @@ def assembled(
 ) -> Trainer:
     """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""
     strategy = update.forward.strategy
-    recent = Recent(strategy)
+    recent = Recent(strategy.device)
     live: dict[str, Any] = {"optimizer": update.optimizer, "precision": update.forward.precision}
     live |= {"hooks": hooks, "recent": recent}
     keeper = Keeper(

@@ -308,7 +308,11 @@ class LiveStrategy(Protocol):
 
 
 class Strategy(Protocol):
-    """Options of a strategy."""
+    """Options of a strategy.
+
+    One that needs more than a process may also have `alone`: in TOML, the strategy by which one
+    process uses the trained model.
+    """
 
     def build(self) -> LiveStrategy:
         """Choose the device and join the ranks."""

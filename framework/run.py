@@ -78,9 +78,8 @@ def run(
         if resume:
             stack.enter_context(records.alone(folder))
             records.unchanged(folder, splits)
-            for rank in range(
-                ranks.world_size
-            ):  # one after the other: it may set damaged ones aside
+            # one after the other: it may set damaged ones aside
+            for rank in range(ranks.world_size):
                 found = records.newest(folder) if rank == ranks.rank else found
                 ranks.gather(None)
         trainer = build.trainer(

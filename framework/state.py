@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,6 +84,8 @@ class State:
     """What the process returns, where an interrupt decides it."""
     closing: ExitStack = attrs.field(factory=ExitStack, repr=False)
     """What callbacks want undone when every one of them has ended."""
+    meet: Callable[[], None] = attrs.field(default=lambda: None, repr=False)
+    """What a callback wants ranks to do together within an evaluation, again and again."""
     saves: dict[str, dict[str, Any]] = attrs.field(factory=dict)
     """Requests for checkpoints that the trainer has not yet met, by tag."""
 

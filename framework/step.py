@@ -66,9 +66,9 @@ class Update:
     def __call__(self, window: Window, step: int) -> tuple[dict[str, Tensor], Tensor, Missed]:
         """Take the step with the schedule's factor for `step`.
 
-        Returns the means of the loss's parts and the gradient norm, all still on the device, and
-        what kept the step from being taken: a loss or gradient that is not finite leaves the
-        weights as they were. Raises `OutOfMemory` with the gradients cleared.
+        Returns the means of the loss's parts over all ranks and the gradient norm, all on the
+        device, and what kept the step from being taken: a loss or gradient that is not finite
+        leaves the weights as they were. Raises `OutOfMemory` with the gradients cleared.
         """
         import torch
 
@@ -83,10 +83,15 @@ class Update:
             self.optimizer.zero_grad()
             torch.cuda.empty_cache()
             raise OutOfMemory
-        broken = not math.isfinite(_total(means))
-        if self.forward.strategy.sum({"": int(broken)})[""]:
+        strategy = self.forward.strategy
+        if strategy.world_size > 1:
+            # each has only its items' part: one that isn't finite is met by all of them
+            ranks = strategy.gather([value.item() for value in means.values()])
+            whole = torch.tensor(ranks, dtype=torch.float64).sum(0)
+            means = dict(zip(means, whole.to(strategy.device), strict=True))
+        if not math.isfinite(_total(means)):
             self.optimizer.zero_grad()
-            return means, torch.tensor(torch.nan, device=self.forward.strategy.device), "loss"
+            return means, torch.tensor(torch.nan, device=strategy.device), "loss"
         groups = self.optimizer.param_groups
         for group in groups:
             group["lr"] = group["initial_lr"] * self.factor(step)
@@ -159,9 +164,9 @@ class Tally:
 
     def values(self) -> dict[str, float]:
         """Merge over ranks, compute, and name every value."""
-        strategy = self.forward.strategy
-        ranks = strategy.gather((self.metrics, self.sums, self.counts))
-        others = [rank[0] for index, rank in enumerate(ranks) if index != strategy.rank]
+        ranks = self.forward.strategy.gather((self.metrics, self.sums, self.counts))
+        # in one order everywhere: ranks must not differ by a bit in what they decide by
+        first, *others = (rank[0] for rank in ranks)
         totals: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
         for _, sums, counts in ranks:
             for part, value in sums.items():
@@ -169,7 +174,7 @@ class Tally:
                 totals[part][1] += counts[part]
         losses = {part: value / max(count, 1) for part, (value, count) in totals.items()}
         named = with_total(losses)
-        for label, metric in self.metrics.items():
+        for label, metric in first.items():
             metric.merge([metrics[label] for metrics in others])
             for name, value in metric.compute().items():
                 named[f"{label}/{name}" if name else label] = float(value)
@@ -180,7 +185,7 @@ class Tally:
 class Recent:
     """The steps since the last logged point: losses and gradient norms, on the device."""
 
-    strategy: LiveStrategy
+    device: torch.device
     steps: list[dict[str, Tensor]] = attrs.field(factory=list)
 
     def add(self, loss: Mapping[str, Tensor], norm: Tensor) -> None:
@@ -190,8 +195,7 @@ class Recent:
     def take(self) -> dict[str, float]:
         """Return the means, and forget the steps: the one place where training reads the device.
 
-        Each rank has only its items' part of the losses. What isn't finite is left out: a step
-        that loss scaling skipped has no norm.
+        What isn't finite is left out: a step that loss scaling skipped has no norm.
         """
         import torch
 
@@ -199,9 +203,8 @@ class Recent:
         names = list(steps[0])
         rows = torch.stack([torch.stack([step[n] for step in steps]).double() for n in names])
         rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
-        ranks = self.strategy.gather(rows.nanmean(dim=1).tolist())
-        means = dict(zip(names, map(sum, zip(*ranks, strict=True)), strict=True))
-        norm = means.pop("") / len(ranks)
+        means = dict(zip(names, rows.nanmean(dim=1).tolist(), strict=True))
+        norm = means.pop("")
         return with_total(means) | {"grad_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
@@ -210,9 +213,7 @@ class Recent:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up saved steps."""
-        self.steps = [
-            {k: v.to(self.strategy.device) for k, v in step.items()} for step in state["steps"]
-        ]
+        self.steps = [{k: v.to(self.device) for k, v in step.items()} for step in state["steps"]]
 
 
 def halved(window: Window, step: int, on_oom: str) -> int:

@@ -125,7 +125,8 @@ class Trainer:
             if sink is not None:
                 every = {i: row for rank in state.strategy.gather(rows) for i, row in rank.items()}
                 sink([every[index] for index in sorted(every)])
-            return False
+            state.meet()
+            return state.halted
 
         call.evaluate_start(state=state, split=split)
         forward.module.eval()

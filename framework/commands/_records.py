@@ -81,7 +81,10 @@ _KNOWN: Mapping[str, Callable[[Exception], object]] = {
     "another rank is gone": lambda error: re.search(_LEFT, str(error)),
 }
 """What the machine does to a run, in words, and how its error is known."""
-_LEFT = r"(?i)connection closed by peer|connection reset by peer|nccl.*remote process exited"
+_LEFT = (
+    r"(?i)connection closed by peer|connection reset by peer|gloo.*broken pipe"
+    r"|nccl.*remote process exited"
+)
 """What gloo and NCCL say of a rank that has ended."""
 
 
@@ -124,13 +127,13 @@ class RunRecords:
 
     def unchanged(self, folder: Path, splits: Splits) -> None:
         """Raise `UserError` unless a run would go on with the data that it began with."""
-        data = _read(folder / "environment.json").get("data", {})
+        data = read(folder / "environment.json").get("data", {})
         before = {(Path(name).name, sha256) for name, sha256 in data.items()}
         for file in splits.files if before else ():
             self.data[str(file)] = _sha256(splits, file)
             if (file.name, self.data[str(file)]) not in before:
                 raise UserError(f"{file}: changed since this run began; start a run of its own")
-        sides = _read(folder / "splits.json")
+        sides = read(folder / "splits.json")
         if sides and sides != plain(_sides(splits)):
             raise UserError(
                 f"{folder}: its splits.json gives other splits than the dataset now; start a run"
@@ -152,7 +155,7 @@ class RunRecords:
         folder, made = trainer.state.folder, False
         record = _environment(experiment, splits, trainer, self.data)
         if not new:
-            record = _resumed(_read(folder / "environment.json"), record, trainer.state.step)
+            record = _resumed(read(folder / "environment.json"), record, trainer.state.step)
         try:
             if new:
                 folder.mkdir(parents=True)
@@ -233,6 +236,8 @@ def _environment(
         "device": str(trainer.update.forward.strategy.device),
         "precision": trainer.update.forward.precision.name,
         "threads": torch.get_num_threads(),
+        "ranks": trainer.state.strategy.world_size,
+        "launch": os.environ.get("TORCHELASTIC_RUN_ID", ""),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),
@@ -289,7 +294,7 @@ def _sides(splits: Splits) -> dict[str, list[str]]:
     return {split: list(ids) for split, ids in splits.manifest.items()}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read(file: Path) -> dict[str, Any]:
     """Read a record; nothing where a run was killed before it stood."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))

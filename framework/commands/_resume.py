@@ -9,7 +9,7 @@ from typing import Any
 
 import tomli
 
-from framework.commands import _inside, _toml
+from framework.commands import _inside, _records, _toml
 from framework.commands._experiment import TABLES
 from framework.commands._resolved import toml
 from framework.config import experiment as config
@@ -22,18 +22,23 @@ _FREE = ("epochs", "steps", "micro_batch", "workers", "on_oom", "on_nonfinite")
 _log = logging.getLogger("framework")
 
 
-def find(experiment: Experiment, run: str) -> Path | None:
+def find(experiment: Experiment, run: str, launch: str = "") -> Path | None:
     """Return the folder to go on with: the one given, or the newest run of the name.
 
-    None where there is no such run. `UserError` where the folder given is none, and
-    `ExperimentError` with each difference that the past can't bear.
+    With a `launch`, only what began under that start of torchrun. None where there is no such
+    run. `UserError` where the folder given is none, and `ExperimentError` with each difference
+    that the past can't bear.
     """
     root = Path.cwd() / "runs" / experiment.name
     if run:
         folder = around(Path(run))
     else:
-        files = root.glob("*/experiment.toml")
-        times = {file.parent: (file.parent.name[:16], file.stat().st_mtime) for file in files}
+        folders = [file.parent for file in root.glob("*/experiment.toml")]
+        times = {
+            path: (path.name[:16], (path / "experiment.toml").stat().st_mtime)
+            for path in folders
+            if launch in ("", _records.read(path / "environment.json").get("launch"))
+        }
         if not times:
             _log.warning("%s: no run here to go on with; starting one", root)
             return None

@@ -39,12 +39,14 @@ def execute(options: argparse.Namespace) -> int:
     terminal.show_log()
     # until there is something to save, it must not end the process
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    launch = ""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and options.resume is None:
-        options.resume = ""  # torchrun has started the ranks again: the run goes on
+        # torchrun has started the ranks again: the run goes on, if it had begun
+        options.resume, launch = "", os.environ.get("TORCHELASTIC_RUN_ID", "")
     if options.experiment is None:
         _named_by_run(options)
     experiment = _experiment.loaded(options, inputs=True)
-    folder = None if options.resume is None else _resume.find(experiment, options.resume)
+    folder = None if options.resume is None else _resume.find(experiment, options.resume, launch)
     # what a run writes is its owner's alone
     os.umask(0o077)
     with records() as kept:
@@ -55,6 +57,11 @@ def execute(options: argparse.Namespace) -> int:
                 shown = os.path.relpath(kept.folder)
                 print(f"to go on: python -m framework run --resume {shown}", file=sys.stderr)
             raise
+        except RuntimeError as error:
+            known = kept.words(error)  # before there is a run that could fail
+            if not known:
+                raise
+            raise RunError(known) from None
     if kept.rank:
         return code
     with terminal.reader_may_leave():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Finished:
 
 def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
     """Find a trained model: a run folder, a model folder, or an address with a scheme."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("a trained model is used by one process; start this without torchrun")
     scheme, colon, _ = address.partition(":/")
     if colon and not Path(address).exists():
         folder = _fetched(scheme, address, scratch)
@@ -54,12 +57,13 @@ def finished(address: str, scratch: Path, sets: Sequence[str] = ()) -> Finished:
     if lacking:
         raise UserError(f"{folder}: neither a run folder nor a model: {listing(lacking)} not in it")
     info = _info(folder / "info.json")
-    tables = {"requires": _requires.check}
-    return Finished(
-        config.load(folder / "experiment.toml", [*map(_sets.parsed, sets)], tables=tables),
-        folder,
-        info,
-    )
+    file, tables = folder / "experiment.toml", {"requires": _requires.check}
+    experiment = config.load(file, [*map(_sets.parsed, sets)], tables=tables)
+    alone = getattr(experiment.strategy.options, "alone", "")
+    if alone:
+        over = map(_sets.parsed, [f"strategy={alone}", *sets])
+        experiment = config.load(file, [*over], tables=tables)
+    return Finished(experiment, folder, info)
 
 
 def _fetched(scheme: str, address: str, scratch: Path) -> Path:

@@ -130,10 +130,11 @@ class LiveGuard:
         self, state: State, window: Sequence[Any], loss: Mapping[str, Tensor], norm: Tensor
     ) -> None:
         self.missed += 1
+        every = state.strategy.gather([record for batch in window for record in batch["id"]])
         parts = ", ".join(f"{name} {float(value)}" for name, value in loss.items())
         said = f"step {state.step}: loss ({parts}), gradient norm {float(norm)}"
         if state.missed != "overflow" and state.training.on_nonfinite == "stop":
-            ids = ", ".join(str(record) for batch in window for record in batch["id"])
+            ids = ", ".join(str(record) for records in every for record in records)
             said += (
                 "; the weights were left as they were. Resuming leaves this step out; for more of"
                 f" them set trainer.on_nonfinite to 'skip'. Look at the records: {ids}"

@@ -43,6 +43,8 @@ class LiveSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         process = os.getpid()
+        if state.strategy.world_size > 1:
+            state.meet = lambda: self._agree(state)
 
         def ask(number: int, _: Any) -> None:
             if os.getpid() == process:  # and no worker process that has not yet shut its ears
@@ -72,14 +74,7 @@ class LiveSignals:
     @hookimpl
     def step_end(self, state: State) -> None:
         """Do what any rank was asked for, on all of them together."""
-        if state.strategy.world_size > 1:
-            self._agree(state)
-
-    @hookimpl
-    def evaluate_end(self, state: State) -> None:
-        """Do so after an evaluation too, during which ranks don't wait for each other."""
-        if state.strategy.world_size > 1:
-            self._agree(state)
+        state.meet()
 
     def _agree(self, state: State) -> None:
         mine = {str(int(number)): int(number == self.received) for number in _ENDING}

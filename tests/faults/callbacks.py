@@ -21,7 +21,7 @@ from tests.faults.parts import Scaler
 
 @attrs.frozen
 class Watch:
-    """Writes down what happened to the run folder, one object a line."""
+    """Writes down what happened to the run folder, one object a line; each rank in its own file."""
 
     file: str = option("watch.jsonl", help="its name")
 
@@ -37,14 +37,16 @@ class LiveWatch:
     file: str
 
     def _note(self, state: State, **what: Any) -> None:
-        with (state.folder / self.file).open("a") as stream:
+        rank = state.strategy.rank
+        with (state.folder / (f"{rank}-{self.file}" if rank else self.file)).open("a") as stream:
             stream.write(json.dumps(what) + "\n")
 
     @hookimpl
     def run_start(self, state: State) -> None:
         """Keep the weights that training starts from."""
-        save_file(state.model.module.state_dict(), str(state.folder / "initial.safetensors"))
-        self._note(state, hook="run_start")
+        if not state.strategy.rank:
+            save_file(state.model.module.state_dict(), str(state.folder / "initial.safetensors"))
+        self._note(state, hook="run_start", process=os.getpid())
 
     @hookimpl
     def step_start(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:
@@ -70,11 +72,14 @@ class Raise:
     hook: str = option(help="which", validator=attrs.validators.in_(NAMES))
     file: Path | None = option(None, help="a file whose text it says then")
     sink: bool = option(False, help="whether the run may go on without it")
+    rank: int = option(-1, help="the rank on which it raises; -1: all")
 
     def build(self) -> object:
         """Build an object with that hook alone."""
 
-        def fail(_: object) -> None:
+        def fail(_: object, state: State) -> None:
+            if self.rank not in (-1, state.strategy.rank):
+                return
             raise RuntimeError(self.file.read_text() if self.file else f"raised in {self.hook}")
 
         fail.__name__ = self.hook
@@ -85,10 +90,11 @@ class Raise:
 class Signal:
     """Sends a signal to another process after a step, in a run that takes its time."""
 
-    process: int = option(help="its id")
+    process: int = option(help="its id; 0: its own")
     number: int = option(help="the signal")
     step: int = option(help="after which step")
     pause: float = option(0.05, help="seconds that each step takes more")
+    rank: int = option(0, help="the rank that sends it")
 
     def build(self) -> LiveSignal:
         """Build it."""
@@ -105,8 +111,8 @@ class LiveSignal:
     def step_end(self, state: State) -> None:
         """Wait, and signal at the step."""
         time.sleep(self.options.pause)
-        if state.step == self.options.step:
-            os.kill(self.options.process, self.options.number)
+        if state.step == self.options.step and state.strategy.rank == self.options.rank:
+            os.kill(self.options.process or os.getpid(), self.options.number)
 
 
 @attrs.frozen

@@ -18,9 +18,10 @@ from tests.faults.experiments import result, started
 from tests.faults.processes import Ended
 from tests.support import points
 
-LEFT = ("timing", "elapsed", "due", "metrics", "best")
-"""Counters that aren't compared: times, and what the last validation gives. An interrupt before it
-has saved that step already, and a checkpoint is never changed; `result.json` has it in any case."""
+LEFT = ("timing", "elapsed", "due", "metrics", "best", "epoch", "batch", "over")
+"""Counters that aren't compared: times, and what follows the last step, its validation and the end
+of its epoch. An interrupt before these has saved that step already, and a checkpoint is never
+changed; `result.json` has them in any case."""
 
 
 @attrs.frozen

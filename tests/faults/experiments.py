@@ -35,12 +35,17 @@ OFFERS = {
     "framework.model": {
         "fault_net": "tests.faults.parts:Net",
         "fault_hungry": "tests.faults.faulty:Hungry",
+        "fault_streams": "tests.faults.streams:Streams",
     },
     "framework.loss": {
         "fault_leak": "tests.faults.parts:Leak",
         "fault_poison": "tests.faults.faulty:Poison",
+        "fault_coupled": "tests.faults.faulty:Coupled",
     },
-    "framework.metric": {"fault_moody": "tests.faults.faulty:Moody"},
+    "framework.metric": {
+        "fault_moody": "tests.faults.faulty:Moody",
+        "fault_bell": "tests.faults.faulty:Bell",
+    },
     "framework.optimizer": {"fault_sgd": "tests.faults.parts:Sgd"},
     "framework.precision": {"fault_fp16": "tests.faults.parts:Jumping"},
     "framework.callback": {

@@ -5,6 +5,8 @@ Shapes: B items, C classes.
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +79,68 @@ class LivePoison:
             logits_BC.register_hook(lambda gradient_BC: gradient_BC * value)
         loss = nn.functional.cross_entropy(logits_BC, batch["labels"], reduction="sum")
         return {"ce": loss * value if struck and self.options.where == "loss" else loss}
+
+
+@attrs.frozen
+class Coupled:
+    """Cross-entropy that says of itself that it depends on who else is in the batch."""
+
+    def build(self, info: Info) -> LiveCoupled:
+        """Build it."""
+        return LiveCoupled()
+
+
+class LiveCoupled:
+    """The loss."""
+
+    coupled = True
+
+    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
+        """All items."""
+        return {"ce": len(batch["id"])}
+
+    def __call__(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Return the sum."""
+        kwargs: Any = {"reduction": "sum", "ignore_index": IGNORED}
+        return {"ce": nn.functional.cross_entropy(outputs["logits"], batch["labels"], **kwargs)}
+
+
+@attrs.frozen
+class Bell:
+    """A metric that sends a rank SIGTERM in the middle of an evaluation."""
+
+    rank: int = option(help="which")
+    batch: int = option(help="at which of its batches")
+
+    def build(self, info: Info) -> LiveBell:
+        """Build it."""
+        return LiveBell(self)
+
+
+@attrs.define
+class LiveBell:
+    """Counts the batches of one evaluation."""
+
+    options: Bell
+    seen: int = 0
+
+    def names(self) -> Sequence[str]:
+        """Its own."""
+        return [""]
+
+    def update(self, outputs: Outputs, batch: Mapping[str, Any]) -> None:
+        """Count, and ring."""
+        self.seen += 1
+        if self.seen == self.options.batch and self.options.rank == int(os.environ["RANK"]):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def merge(self, others: Sequence[LiveBell]) -> None:
+        """Add up."""
+        self.seen += sum(other.seen for other in others)
+
+    def compute(self) -> dict[str, float]:
+        """Batches."""
+        return {"": float(self.seen)}
 
 
 @attrs.frozen

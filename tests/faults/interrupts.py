@@ -72,7 +72,7 @@ class Interrupts:
             # one that was over by then is no round
             early = result(run)["status"] != "completed" or "finishing this step" in ended.err
         wrong = self.left(here, ended, sent, 128 + number)
-        wrong += _saved(run)
+        wrong += saved(run)
         return wrong + amiss(here, started(here, *sets, resume=True).wait(), whole)
 
     def saving(self) -> list[str]:
@@ -123,7 +123,7 @@ def check(folder: Path, rounds: int) -> Outcome:
     return Outcome.of(said, failures)
 
 
-def _saved(run: Path) -> list[str]:
+def saved(run: Path) -> list[str]:
     """What is wrong with what an interrupted process has left."""
     found, taken = result(run), len(notes(run, "step_end"))
     try:

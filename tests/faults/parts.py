@@ -27,6 +27,7 @@ class Texts:
     """Random letters; the label is that of the letter which stands first, or none at all."""
 
     count: int = option(69, help="records of train")
+    checked: int = option(13, help="records of val")
     classes: int = option(3, help="labels")
     tested: int = option(0, help="labels that val and test have; 0: all")
     unlabelled: float = option(0.0, help="share of train without a label")
@@ -35,7 +36,7 @@ class Texts:
         """Draw the splits."""
         rng = np.random.default_rng(seed)
         splits: dict[str, list[Record]] = {"train": [], "val": [], "test": []}
-        for split, count in (("train", self.count), ("val", 13), ("test", 17)):
+        for split, count in (("train", self.count), ("val", self.checked), ("test", 17)):
             classes = self.classes if split == "train" else self.tested or self.classes
             for index in range(count):
                 label = int(rng.integers(classes))
@@ -82,11 +83,15 @@ class Net:
     noise: float = option(0.0, help="share of letters that training drops")
     leak: str = option("", help="the method of the processor that raises with a record's text")
     width: int = option(16, help="hidden units")
+    idle: bool = option(False, help="whether it has parameters that compute nothing")
 
     def build(self, info: Info, assets: Path | None = None) -> LiveNet:
         """Build it."""
         processor = Letters(info, self.noise, self.leak)
-        return LiveNet(Layers(len(info["labels"]), self.dropout, self.width), processor)
+        layers = Layers(len(info["labels"]), self.dropout, self.width)
+        if self.idle:
+            layers.idle = nn.Linear(2, 2)
+        return LiveNet(layers, processor)
 
 
 @attrs.frozen

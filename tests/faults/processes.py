@@ -112,6 +112,8 @@ def start(work: Callable[[], int | None], cwd: Path, *, group: bool = False) -> 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, file in enumerate((os.devnull, said / "out", said / "err")):
             os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
+        # a test's own are what pytest has put in their place
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.chdir(cwd)
         code = work() or 0
     except SystemExit as error:

@@ -9,6 +9,7 @@ import attrs
 
 from tests.faults import (
     arithmetic,
+    departures,
     disk,
     files,
     hostile,
@@ -21,13 +22,14 @@ from tests.faults import (
     outsiders,
     privacy,
     services,
+    shares,
     tables,
 )
 from tests.faults.outcome import Outcome
 
 Check = Callable[[Path, int], Outcome]
 """Injects a fault in an empty folder, so many times; the program's `--rounds`."""
-RANKS, SEARCH = "several ranks", "search"
+SEARCH = "search"
 
 
 @attrs.frozen
@@ -50,19 +52,19 @@ ROWS = (
     Row(7, "checkpoint folder not writable", disk.closed),
     Row(8, "SIGKILL between save and prune; reused folder", leftovers.check),
     Row(9, "SIGTERM, loader workers 0 and 2", interrupts.check),
-    Row(10, "SIGTERM to rank 1 of 2", waiting=RANKS),
-    Row(11, "SIGTERM to torchrun", waiting=RANKS),
-    Row(12, "SIGKILL of rank 1, --max-restarts", waiting=RANKS),
+    Row(10, "SIGTERM to rank 1 of 2", departures.one),
+    Row(11, "SIGTERM to torchrun", departures.torchrun),
+    Row(12, "SIGKILL of rank 1, --max-restarts", departures.killed),
     Row(13, "SIGKILL of a loader worker", machine.worker),
     Row(14, "out of memory at micro-batch k", machine.memory),
     Row(15, "NaN or inf in loss or gradient at step k", nonfinite.poisoned),
     Row(16, "16x1, 8x2, 4x4 with a short last window", arithmetic.accumulation),
     Row(17, "scaler, clipping, accumulation, forced overflow", arithmetic.scaling),
-    Row(18, "20 combinations of size, batch, accumulation, epochs, ranks", waiting=RANKS),
-    Row(19, "evaluation of N = 1..17, 101 records on 1-4 ranks", waiting=RANKS),
+    Row(18, "20 combinations of size, batch, accumulation, epochs, ranks", shares.planned),
+    Row(19, "evaluation of N = 1..17, 101 records on 1-4 ranks", shares.evaluated),
     Row(20, "uneven batches, absent classes", arithmetic.averaging),
     Row(21, "NaN metric; resume in mid-patience", nonfinite.patience),
-    Row(22, "4 workers x 2 ranks x 2 epochs", waiting=RANKS),
+    Row(22, "4 workers x 2 ranks x 2 epochs", shares.streams),
     Row(23, "MLflow killed at step 10, or absent", services.dying_server),
     Row(24, "4 processes on a fresh sqlite file", services.fresh_database),
     Row(25, "SIGKILL over 4 search workers", waiting=SEARCH),

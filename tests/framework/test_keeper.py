@@ -339,7 +339,7 @@ def test_every_counter_is_taken_up(tmp_path: Path) -> None:
     # what a run decides anew, or its experiment
     fresh = {"folder", "name", "model", "optimizer", "schedule", "training", "epochs", "started"}
     fresh |= {"steps_per_epoch", "total_steps", "items_per_epoch", "status", "reason", "missed"}
-    fresh |= {"stopping", "ended", "exit_code", "saves", "closing", "strategy"}
+    fresh |= {"stopping", "ended", "exit_code", "saves", "closing", "strategy", "meet"}
     assert {field.name for field in attrs.fields(State)} == fresh | COUNTERS.keys()
 
 

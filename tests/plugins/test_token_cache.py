@@ -75,7 +75,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def processor(cache: Path | None, **changes: Any) -> TextPairs:
     """A processor of pairs with a small vocabulary."""
-    made = TextPairs(TOKENIZER, 16, "longest_first", True, ("no", "yes"), cache)
+    made = TextPairs(TOKENIZER, 16, "longest_first", True, ("no", "yes"), cache=cache)
     return attrs.evolve(made, **changes)
 
 
