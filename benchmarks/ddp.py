@@ -29,6 +29,7 @@ from pathlib import Path
 import torch
 
 from framework import build
+from framework.commands._sets import parsed
 from framework.config.experiment import load
 from framework.hooks import Hooks
 
@@ -52,7 +53,7 @@ WAYS: Mapping[str, tuple[int, int]] = {
 def work(experiment: Path, folder: Path, steps: int, threads: int) -> None:
     """Train the first steps, as one of the ranks; the first writes gradients and speed."""
     sets = [*SETS, "strategy={use='auto', device='cpu'}", f"trainer.threads={threads}"]
-    loaded = load(experiment, sets)
+    loaded = load(experiment, [*map(parsed, sets)])
     splits = build.dataset(loaded)
     trainer = build.trainer(loaded, splits, Hooks({}), folder, lambda _: None)
     state, update = trainer.state, trainer.update

@@ -72,7 +72,7 @@ class Feed:
     def whole(self) -> Windows:
         """Yield every record once, in spans of the split's order: within each the longest first.
 
-        What doesn't fit in memory is met at once so. A batch's `index` says whose its items are.
+        What doesn't fit in memory is met at once so. A batch's `_index` says whose its items are.
         """
         every = np.arange(len(self.features))
         size = SPAN * self.batch_size
@@ -127,7 +127,8 @@ class _Windows:
         feed, records = self.feed, self.steps[index]
         items, tokens = feed.micro_batch, feed.sampler.budget
         if self.epoch is None:
-            items, tokens = LARGER * (items or feed.batch_size), LARGER * tokens
+            share = -(-feed.batch_size // feed.ranks)
+            items, tokens = LARGER * (items or share), LARGER * tokens
         mine = records[feed.rank :: feed.ranks]
         if self.epoch is not None and not len(mine):
             # a batch of nobody: all ranks must go backward as often
@@ -142,4 +143,4 @@ class _Windows:
             rngs = map(np.random.default_rng, seeds)
             chosen = [feed.processor.augment(f, r) for f, r in zip(chosen, rngs, strict=True)]
         batch: dict[str, Any] = feed.processor.collate(chosen)
-        return batch if self.epoch is not None else batch | {"index": indices}
+        return batch if self.epoch is not None else batch | {"_index": indices}

@@ -68,7 +68,7 @@ def callbacks(experiment: Experiment, rank: int = 0) -> Hooks:
     """Build a rank's callbacks; some of them only the first has."""
     live = {label: part.options.build() for label, part in experiment.callbacks.items()}
     once = {k for k, v in live.items() if getattr(v, "sink", False) or getattr(v, "once", False)}
-    return Hooks({k: v for k, v in live.items() if not (rank and k in once)})
+    return Hooks(live, once if rank else set())
 
 
 def metrics(
@@ -198,12 +198,13 @@ def _loss(
     training = experiment.trainer
     loss: protocols.LiveLoss = _live(experiment.loss, info)
     cuts = {
-        "micro_batch": 0 < training.micro_batch < training.batch_size,
-        "on_oom": training.on_oom == "split",
+        ("trainer", "micro_batch"): 0 < training.micro_batch < training.batch_size,
+        ("trainer", "on_oom"): training.on_oom == "split",
+        ("sampler",): _live(experiment.sampler).budget,
     }
-    for key in (key for key, cut in cuts.items() if cut and loss.coupled):
-        message = f"this loss is coupled within a batch: {key} would change it; remove it"
-        raise ExperimentError([experiment.draft.problem(("trainer", key), message)])
+    for path in (path for path, cut in cuts.items() if cut and loss.coupled):
+        message = f"this loss is coupled within a batch: {path[-1]} would change it; remove it"
+        raise ExperimentError([experiment.draft.problem(path, message)])
     if ranks.world_size > 1 and loss.coupled:
         raise UserError("this loss is coupled within a batch: several ranks would change it")
     if ranks.world_size > 1 and training.on_oom == "split":

@@ -29,7 +29,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -110,6 +110,8 @@ class Hooks:
     """The callbacks of a run by label, called in order, each failure under its owner's name."""
 
     callbacks: Mapping[str, object]
+    silent: Collection[str] = ()
+    """Labels of those that are another rank's to call."""
     call: Any = attrs.field(init=False)
     """`hooks.call.step_end(state=…)` and so on."""
     called: Mapping[str, Sequence[pluggy.HookImpl]] = attrs.field(init=False)
@@ -122,7 +124,8 @@ class Hooks:
         manager = pluggy.PluginManager("framework")
         manager.add_hookspecs(Specs)
         for label, live in ordered(self.callbacks).items():
-            manager.register(self._guarded(label, live), name=label)
+            if label not in self.silent:
+                manager.register(self._guarded(label, live), name=label)
         self.called = {name: getattr(manager.hook, name).get_hookimpls() for name in NAMES}
         self.call = SimpleNamespace(**{name: _plain(each) for name, each in self.called.items()})
 

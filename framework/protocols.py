@@ -26,7 +26,10 @@ Record = Mapping[str, Any]
 Features = Mapping[str, Any]
 """What `encode` made of one record: `id` and `length` (in tokens), the rest is the model's."""
 Batch = dict[str, Any]
-"""What `collate` made: tensors and lists; record ids under `id`."""
+"""What `collate` made: tensors and lists; record ids under `id`.
+
+Names that begin with `_` are the core's. Of several ranks one may have no record of a short step:
+it has a batch whose `id` is empty, of which nothing counts."""
 Outputs = Mapping[str, "Tensor"]
 Info = Mapping[str, Any]
 """What a dataset says of itself, as JSON: label names, class counts of train: opaque to the core.
@@ -346,7 +349,9 @@ class Callback(Protocol):
 
     It may also have: `reads` (names of metrics that must be computed), `before` and `after`
     (labels of other callbacks), `sink` (True: its failures are said once and never end a run),
-    `once` (True: of several ranks only the first has it, as of sinks; the others see every hook),
+    `once` (True: of several ranks only the first calls it, as it does sinks: it must ask for
+    nothing, neither to stop nor to save; the others are called on every rank, but for `save_end`,
+    which is the first rank's),
     `state_dict` (numbers, text, tensors, lists and dicts of them) and `load_state_dict`, and
     `sync(folder)`, which delivers later what a run could not and says in words what that was.
     """

@@ -116,7 +116,7 @@ class Trainer:
         def step(window: Window) -> bool:
             rows: dict[int, Row] = {}
             for batch in window:
-                index = batch.pop("index")
+                index = batch.pop("_index")
                 found = tally.add(batch)
                 if sink is not None:
                     rows.update(zip(index, state.model.processor.decode(*found), strict=True))

@@ -29,6 +29,8 @@ FAILURES = (OSError, NotImplementedError)
 """What a disk raises that can't keep an entry, or can't be locked."""
 DAYS = 60
 """An entry that nobody has used for so long is removed when another is built."""
+_ABANDONED = 86400
+"""Seconds after which what was begun and never finished is removed, too."""
 _MANIFEST = "manifest.json"
 _BLOCK, _BLOCKS = 2**16, 64
 """What is read of a file to recognise it: all of it up to 4 MiB, else blocks spread over it."""
@@ -136,12 +138,16 @@ def _built(place: Path, build: Callable[[Path], dict[str, Any]]) -> Entry:
 
 
 def _prune(root: Path, keep: str) -> None:
-    """Remove entries that nobody has used for long, and nothing else."""
+    """Remove entries that nobody has used for long, or finished, and nothing else."""
     for old in root.iterdir():
+        half = re.fullmatch(r"\.[0-9a-f]{64}\.[0-9a-f]+", old.name)
         try:
-            unused = time.time() - (old / _MANIFEST).stat().st_mtime > DAYS * 86400
+            last = (old if half else old / _MANIFEST).stat().st_mtime
         except OSError:
             continue
+        if half and time.time() - last > _ABANDONED:
+            shutil.rmtree(old, ignore_errors=True)
+        unused = time.time() - last > DAYS * 86400
         if unused and old.name != keep and re.fullmatch("[0-9a-f]{64}", old.name):
             shutil.rmtree(old, ignore_errors=True)
             old.with_name(f"{old.name}.lock").unlink(missing_ok=True)

@@ -29,7 +29,9 @@ def check_one(structurer: Structurer, path: Keys) -> None:
     known = ["val/loss", *(f"val/{k}" for k, v in labels.items() if v is not False)]
     for field in attrs.fields(known_class[1]):
         names = table.get(field.name) if field.metadata.get("metric") else []
-        for index, name in enumerate([names] if isinstance(names, str) else names or ()):
+        listed = [names] if isinstance(names, str) else names
+        # what is of a wrong type has been told as that
+        for index, name in enumerate(listed if isinstance(listed, list) else ()):
             if isinstance(name, str) and "/".join(name.split("/")[:2]) not in known:
                 at = (*path, field.name) + (() if isinstance(names, str) else (index,))
                 structurer.lacks(

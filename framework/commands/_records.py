@@ -204,6 +204,15 @@ def records() -> Iterator[RunRecords]:
         buffer.close()
 
 
+def launch() -> str:
+    """Name the start of torchrun that this process is of; nothing where it is of none.
+
+    Ids may be given twice; the process that starts the ranks, again and again, is there once.
+    """
+    name = os.environ.get("TORCHELASTIC_RUN_ID", "")
+    return f"{name} {os.getppid()}" if name else ""
+
+
 def _read_metrics(experiment: Experiment, info: Mapping[str, Any], hooks: Hooks) -> None:
     """Hold what callbacks read against what will be computed, now that the data is known."""
     made = build.metrics(experiment, info)()
@@ -237,7 +246,7 @@ def _environment(
         "precision": trainer.update.forward.precision.name,
         "threads": torch.get_num_threads(),
         "ranks": trainer.state.strategy.world_size,
-        "launch": os.environ.get("TORCHELASTIC_RUN_ID", ""),
+        "launch": launch(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
         "plugins": plugins,
         "git": _git(),

@@ -74,6 +74,8 @@ def _compare(experiment: Experiment, folder: Path) -> None:
         then, now = (_toml.value(x[key]) if key in x else "not set" for x in (before, after))
         table, *rest = key
         bears = table == "requires" or (table == "trainer" and rest[0] in _FREE)
+        parts = {"dataset": experiment.dataset, "model": experiment.model}
+        bears |= table in parts and rest[0] in getattr(parts[table].options, "free", ())
         bears |= table == "callbacks" and (rest[0] in watching or tuple(rest) in free)
         if not bears:
             message = f"{'.'.join(map(str, key))} is {now}, and {then} in the run that goes on"

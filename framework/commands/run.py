@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from framework.commands import _experiment, _resume, terminal
+from framework.commands import _experiment, _records, _resume, terminal
 from framework.commands._records import records
 from framework.errors import RunError
 from framework.run import run
@@ -42,11 +42,13 @@ def execute(options: argparse.Namespace) -> int:
     launch = ""
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) and options.resume is None:
         # torchrun has started the ranks again: the run goes on, if it had begun
-        options.resume, launch = "", os.environ.get("TORCHELASTIC_RUN_ID", "")
+        options.resume, launch = "", _records.launch()
     if options.experiment is None:
         _named_by_run(options)
     experiment = _experiment.loaded(options, inputs=True)
     folder = None if options.resume is None else _resume.find(experiment, options.resume, launch)
+    if launch and folder and (code := _ended(folder)) is not None:
+        return code
     # what a run writes is its owner's alone
     os.umask(0o077)
     with records() as kept:
@@ -66,6 +68,21 @@ def execute(options: argparse.Namespace) -> int:
         return code
     with terminal.reader_may_leave():
         _tell(folder, code, as_json=options.json)
+    return code
+
+
+def _ended(folder: Path) -> int | None:
+    """Return the exit code of a run that ended on purpose: nothing is to be started again."""
+    result = _records.read(folder / "result.json")
+    reason = str(result.get("reason", ""))
+    codes = {"completed": 0, "stopped_early": 0}
+    if result.get("status") == "interrupted":
+        codes["interrupted"] = 128 + getattr(signal, reason.rpartition(" ")[2], signal.SIGTERM)
+    if reason.startswith("step "):  # what the guard and memory end a run by, and will again
+        codes["failed"] = 1
+    code = codes.get(str(result.get("status")))
+    if code is not None and int(os.environ.get("RANK", "0")) == 0:
+        print(f"{folder}: {result['status']} ({reason}); not started again", file=sys.stderr)
     return code
 
 

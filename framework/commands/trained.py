@@ -138,6 +138,6 @@ class Predictor:
                         self.done.experiment, self.model, chunk, self.forward.strategy
                     ).whole()
                 ):
-                    index, found = batch.pop("index"), self.forward(batch)
+                    index, found = batch.pop("_index"), self.forward(batch)
                     rows.update(zip(index, self.model.processor.decode(*found), strict=True))
             yield from (rows[index] for index in sorted(rows))

@@ -77,9 +77,10 @@ class LiveSignals:
         state.meet()
 
     def _agree(self, state: State) -> None:
+        # one that comes while ranks wait for each other is met the next time
+        wanted, self.wanted = self.wanted, False
         mine = {str(int(number)): int(number == self.received) for number in _ENDING}
-        found = state.strategy.sum({**mine, "save": int(self.wanted)})
-        self.wanted = False
+        found = state.strategy.sum({**mine, "save": int(wanted)})
         if found["save"]:
             state.save("last")
         number = next((number for number in _ENDING if found[str(int(number))]), 0)

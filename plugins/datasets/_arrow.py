@@ -60,17 +60,26 @@ def converted(file: Path, layout: Layout, root: Path, *, free: bool) -> _cache.E
     `free`: any label is taken that isn't empty; else they are looked at later. Raises `UserError`
     for what is wrong in the file, and what the cache raises.
     """
-    status = file.stat()
-    # every part of a change shows in one of these
-    known = [status.st_mtime_ns, *_cache.stamp(file), *file.suffixes[-2:]]
+    known = _known(file)
     name = _cache.key(_VERSION, known, attrs.asdict(layout), free)
-    return _cache.entry(root, name, lambda folder: _convert(file, layout, folder, free=free))
+
+    def make(folder: Path) -> dict[str, Any]:
+        facts = _convert(file, layout, folder, free=free)
+        if _known(file) != known:
+            raise UserError(f"{file}: it changed while it was read; start again when it is whole")
+        return facts
+
+    return _cache.entry(root, name, make)
+
+
+def _known(file: Path) -> list[Any]:
+    """Return what every part of a change to a file shows in."""
+    return [file.stat().st_mtime_ns, *_cache.stamp(file), *file.suffixes[-2:]]
 
 
 def _convert(file: Path, layout: Layout, folder: Path, *, free: bool) -> dict[str, Any]:
     import pyarrow as pa
 
-    before = file.stat()
     codes: dict[str, int] = {}
     values: dict[str, set[str] | None] = {name: set() for name in layout.meta}
     names = [*layout.parts, *(f"meta.{name}" for name in layout.meta)]
@@ -96,9 +105,6 @@ def _convert(file: Path, layout: Layout, folder: Path, *, free: bool) -> dict[st
             writer.write_batch(pa.record_batch(arrays, schema=schema))
     with file.open("rb") as source:
         sha256 = hashlib.file_digest(source, "sha256").hexdigest()
-    after = file.stat()
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise UserError(f"{file}: it changed while it was read; start again when it is whole")
     meta = {name: sorted(known) if known is not None else None for name, known in values.items()}
     return {"labels": [*codes], "meta": meta, "sha256": sha256}
 

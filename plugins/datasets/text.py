@@ -47,6 +47,7 @@ class Text:
         validator=shares(2, 3),
     )
     splits: Path | str = option("", help="manifest of ids (of groups) per split; pins the cut")
+    free = ("cache",)
     cache: Path | bool = option(
         True,
         help="folder for what files of 64 MiB and more are converted to, so that they needn't be in"

@@ -62,7 +62,7 @@ class LiveByGroup:
         for value in dict.fromkeys(values):
             index = torch.tensor([i for i, other in enumerate(values) if other == value])
             self.counts[value] += len(index)
-            chosen = _pick(outputs, index), _pick(batch, index)
+            chosen = [_pick(part, index, len(values)) for part in (outputs, batch)]
             for metric in self.groups[value].values():
                 metric.update(*chosen)
 
@@ -84,11 +84,12 @@ class LiveByGroup:
         return values
 
 
-def _pick(batch: Mapping[str, Any], index: torch.Tensor) -> dict[str, Any]:
-    """Return the items at `index` of everything in a batch."""
+def _pick(batch: Mapping[str, Any], index: torch.Tensor, items: int) -> dict[str, Any]:
+    """Return those at `index` of everything in a batch that has one for each of the items."""
     return {
         key: value[index.to(value.device)]
         if isinstance(value, torch.Tensor)
         else [value[i] for i in index.tolist()]
         for key, value in batch.items()
+        if len(value) == items  # a packed batch has tensors of tokens too
     }

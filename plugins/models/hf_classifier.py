@@ -53,6 +53,7 @@ class HfClassifier:
     packing: bool = option(
         False, help="compute no padding: texts of a batch stand behind one another in one row"
     )
+    free = ("cache",)
     cache: Path | bool = option(
         True,
         help="folder for tokens, so that a text is tokenised once; true: the user's cache folder;"

@@ -57,8 +57,8 @@ class _Steps(Sequence["NDArray[np.int64]"]):
     def __getitem__(self, at: int | slice) -> NDArray[np.int64] | Sequence[NDArray[np.int64]]:
         if isinstance(at, slice):
             return [self[index] for index in range(*at.indices(len(self)))]
-        whole = len(self.shuffled)
-        if range(len(self))[at] == whole:
+        at, whole = range(len(self))[at], len(self.shuffled)
+        if at == whole:
             return self.order[whole * self.size :]
         window, place = divmod(int(self.shuffled[at]), WINDOW)
         begin = window * WINDOW * self.size

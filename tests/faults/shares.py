@@ -12,6 +12,7 @@ from pathlib import Path
 
 from framework import build
 from framework.commands import _checkpoints
+from framework.commands._sets import parsed
 from framework.config.experiment import load
 from framework.hooks import Hooks
 from framework.protocols import Row
@@ -111,7 +112,7 @@ def _evaluation(folder: Path, count: int) -> tuple[list[Row], dict[str, float]]:
     """Evaluate a split of so many records on this rank, in float64; rows and values."""
     names = "metrics=['accuracy', 'pr_auc', {use='f1', average='macro'}]"
     sets = ["strategy={use='ddp', device='cpu'}", "trainer.batch_size=2", names]
-    experiment = load(folder / "fault.toml", [*sets, f"dataset.checked={count}"])
+    experiment = load(folder / "fault.toml", [*map(parsed, [*sets, f"dataset.checked={count}"])])
     splits, hooks, rows = build.dataset(experiment), Hooks({}), list[Row]()
     given = experiment, splits, hooks, folder, lambda _: nullcontext(rows.extend)
     trainer = build.trainer(*given, only="val")

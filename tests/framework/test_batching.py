@@ -62,17 +62,17 @@ def test_an_evaluation_is_whole(count: int, batch: int, micro: int, budget: int,
     features = [item | {"length": int(rng.integers(1, 60))} for item in records(count)]
     given = Feed(Processor(), features, LiveBucketed(budget), batch, micro, seed)
     windows = list(given.whole())
-    places = [[int(i) for part in window for i in part["index"]] for window in windows]
+    places = [[int(i) for part in window for i in part["_index"]] for window in windows]
     assert sorted(i for window in places for i in window) == list(range(count))
     size = SPAN * batch
     assert [sorted(w) for w in places] == [
         list(range(count))[at : at + size] for at in range(0, count, size)
     ]
     for window in windows:
-        lengths = [features[i]["length"] for part in window for i in part["index"]]
+        lengths = [features[i]["length"] for part in window for i in part["_index"]]
         assert lengths == sorted(lengths, reverse=True)
         for part in window:
-            assert part["id"] == [features[i]["id"] for i in part["index"]]
+            assert part["id"] == [features[i]["id"] for i in part["_index"]]
             assert len(part["id"]) <= LARGER * (micro or batch)
 
 

@@ -447,3 +447,24 @@ def test_a_run_without_callbacks_calls_nothing() -> None:
     for name in NAMES:
         arguments = list(inspect.signature(getattr(Specs, name)).parameters)[1:]
         assert getattr(call, name)(**dict.fromkeys(arguments)) is None
+
+
+def test_who_is_silent_keeps_its_place() -> None:
+    """A rank that leaves a callback to another orders the others as if it called all of them."""
+    seen: list[str] = []
+
+    class Named:
+        def __init__(self, name: str, *before: str) -> None:
+            self.name, self.before = name, before
+
+        @hookimpl
+        def run_start(self) -> None:
+            seen.append(self.name)
+
+    live = {"a": Named("a"), "b": Named("b"), "c": Named("c", "a")}
+    Hooks(live, {"a"}).call.run_start(state=None)
+    assert seen == ["b", "c"]
+    seen.clear()
+    Hooks(live).call.run_start(state=None)
+    assert sorted(seen) == ["a", "b", "c"]
+    assert seen.index("c") < seen.index("a")

@@ -224,6 +224,7 @@ class Coupled:
         (["trainer.on_oom=split"], "on_oom"),
         (["trainer.micro_batch=2"], "micro_batch"),
         (["trainer.on_oom=split", "trainer.micro_batch=2"], "micro_batch"),
+        (["sampler={use='tokens', budget=99}"], "sampler"),
         (["trainer.micro_batch=32"], None),
         ([], None),
     ],

@@ -337,7 +337,10 @@ def test_a_run_goes_on_with_other_ranks(tmp_path: Path, before: int, after: int)
 def test_a_restart_goes_on_with_what_it_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ranks that torchrun has started again resume their own run, and never an older one."""
+    """Ranks that torchrun has started again take their own run, and never an older one.
+
+    What was stopped by a signal stays so.
+    """
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     sets = (CPU, signal_at(4, signal.SIGTERM, 0))
     ranks.started(tmp_path, 2, *sets).wait()
@@ -351,8 +354,9 @@ def test_a_restart_goes_on_with_what_it_began(
     assert (result(older)["status"], result(newer)["status"]) == ("interrupted", "completed")
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "first")
     ended = ranks.started(tmp_path, 2, *sets).wait()
-    assert f"{older}: going on from step 5" in ended[0].err
-    assert result(older)["status"] == "completed"
+    assert [each.code for each in ended] == [143, 143]
+    assert f"{older}: interrupted (received SIGTERM); not started again" in ended[0].err
+    assert (result(older)["status"], result(older)["steps"]) == ("interrupted", 5)
 
 
 def test_ranks_that_start_again_meet_each_other(

@@ -218,6 +218,23 @@ def test_by_group_is_scikit_learn_per_group(data: st.DataObject) -> None:
     assert math.isnan(found["never/f1"])
 
 
+def test_by_group_of_a_packed_batch() -> None:
+    """A group takes what a batch holds of its items, and leaves what it holds of tokens."""
+    options = ByGroup(key="symptom", metrics={"accuracy": Accuracy()})
+    live = options.build({"labels": ["a", "b"], "meta": {"symptom": ["x", "y"]}})
+    batch = {
+        "id": ["1", "2", "3"],
+        "labels": torch.tensor([0, 1, 1]),
+        "meta": [{"symptom": name} for name in ("x", "y", "x")],
+        "input_ids": torch.arange(14).view(1, 14),
+        "starts": torch.tensor([0, 4, 9, 14]),
+    }
+    live.update({"logits": torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 1.0]])}, batch)
+    found = live.compute()
+    assert (found["x/accuracy"], found["x/count"]) == (0.5, 2.0)
+    assert (found["y/accuracy"], found["y/count"]) == (1.0, 1.0)
+
+
 def test_by_group_nests() -> None:
     """A group's metric may be of groups itself; its names say both."""
     inner = ByGroup(key="source", metrics={"accuracy": Accuracy()})
