@@ -20,7 +20,7 @@ from framework.config.experiment import Experiment
 from framework.config.structure import Part
 from framework.errors import ExperimentError, UserError, located, nearest
 from framework.hooks import Hooks
-from framework.protocols import LiveModel, LiveStrategy, Splits
+from framework.protocols import Info, LiveLoss, LiveModel, LiveStrategy, Record, Splits
 from framework.state import State
 from framework.step import Forward, Recent, Update
 from framework.trainer import Sink, Trainer
@@ -96,10 +96,7 @@ def prepare(training: protocols.Training, seed: int) -> None:
 
 
 def forward(
-    experiment: Experiment,
-    info: Mapping[str, Any],
-    assets: Path | None,
-    ranks: LiveStrategy | None = None,
+    experiment: Experiment, info: Info, assets: Path | None, ranks: LiveStrategy | None = None
 ) -> tuple[LiveModel, Forward]:
     """Build the model on its device; from `assets`, a checkpoint's model folder, if given."""
     ranks = ranks or strategy(experiment)
@@ -172,15 +169,13 @@ def trainer(
 
 
 def assembled(
-    files: ModelFiles,
-    *,
-    state: State,
-    update: Update,
-    hooks: Hooks,
-    verify: Callable[[Path, str], object] = lambda *_: None,
-    **rest: Any,
+    files: ModelFiles, *, state: State, update: Update, hooks: Hooks, **rest: Any
 ) -> Trainer:
-    """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep."""
+    """Make a trainer of its parts: with the keeper of its checkpoints, and what these keep.
+
+    `verify` is the keeper's; without it the best checkpoint is taken as it is found.
+    """
+    verify = rest.pop("verify", lambda *_: None)
     strategy = update.forward.strategy
     recent = Recent(strategy.device)
     live: dict[str, Any] = {"optimizer": update.optimizer, "precision": update.forward.precision}
@@ -191,12 +186,10 @@ def assembled(
     return Trainer(state=state, update=update, hooks=hooks, keeper=keeper, recent=recent, **rest)
 
 
-def _loss(
-    experiment: Experiment, info: Mapping[str, Any], ranks: LiveStrategy
-) -> protocols.LiveLoss:
+def _loss(experiment: Experiment, info: Info, ranks: LiveStrategy) -> LiveLoss:
     """Build the loss; `UserError` where micro-batches or ranks would change it."""
     training = experiment.trainer
-    loss: protocols.LiveLoss = _live(experiment.loss, info)
+    loss: LiveLoss = _live(experiment.loss, info)
     cuts = {
         ("trainer", "micro_batch"): 0 < training.micro_batch < training.batch_size,
         ("trainer", "on_oom"): training.on_oom == "split",
@@ -214,10 +207,7 @@ def _loss(
 
 
 def feed(
-    experiment: Experiment,
-    model: LiveModel,
-    records: Sequence[protocols.Record],
-    ranks: LiveStrategy,
+    experiment: Experiment, model: LiveModel, records: Sequence[Record], ranks: LiveStrategy
 ) -> Feed:
     """Encode the records of a split, and make the feed of its batches."""
     features, sampler = model.processor.encode(records), _live(experiment.sampler)
