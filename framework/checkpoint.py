@@ -149,9 +149,9 @@ class Keeper:
 
 
 def _give_way() -> None:
-    """Have the calling thread take the processor time that training leaves."""
+    """Have the calling thread take the processor time that training leaves, and a tenth."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def write(

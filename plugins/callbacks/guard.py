@@ -65,12 +65,14 @@ class LiveGuard:
     """The first step's factor and learning rate, and the steps that moved the first alone."""
     dead: list[int] = attrs.field(factory=list)
     """Steps in a row that a parameter group had no gradient; -1: it had one."""
+    handle: Any = None
+    """What ends the look at gradients; it costs time while all of them are known to be alive."""
 
     @hookimpl
     def run_start(self, state: State) -> None:
         """Look at gradients where the optimizer lets us: unscaled and clipped."""
-        if hasattr(state.optimizer, "register_step_pre_hook"):
-            state.optimizer.register_step_pre_hook(lambda *_: self._gradients(state))
+        if self.handle is None and hasattr(state.optimizer, "register_step_pre_hook"):
+            self.handle = state.optimizer.register_step_pre_hook(lambda *_: self._gradients(state))
 
     @hookimpl
     def step_end(
@@ -83,6 +85,10 @@ class LiveGuard:
         self.missed = 0
         self.recent.append(loss)
         self._rate(state)
+        if state.step % _LOOK == 0 or len(state.optimizer.param_groups) > len(self.dead):
+            self.run_start(state)
+        elif self.handle and self.dead and max(self.dead) < 0:
+            self.handle = self.handle.remove()
 
     @hookimpl
     def log(self, point: Mapping[str, Any]) -> None:

@@ -32,6 +32,8 @@ _ENDS = {
     # what its folder says of a run that was killed
     "running": "KILLED",
 }
+_OPENS = 2
+"""The step before which the run is opened in the store."""
 _PAUSE = 1.0
 """Seconds between sendings, at least."""
 _SHARE = 20.0
@@ -106,7 +108,8 @@ class Tracker:
     options: Mlflow
     sink = True
     delivery: Delivery | None = None
-    begun: bool = False
+    steps: int = 0
+    """Begun in this process."""
     connected: bool = False
     opened: bool = False
     points: list[Point] = attrs.field(factory=list)
@@ -130,13 +133,13 @@ class Tracker:
         self.points = [point for point in record.points(folder) if point.step <= state.step]
 
     @hookimpl
-    def step_end(self, state: State) -> None:
-        """Open the run in the store and describe it, after the first step: none waits for it.
+    def step_start(self, state: State) -> None:
+        """Open the run in the store and describe it, before the second step.
 
-        A resumed run goes on with its own.
+        Nothing of the first waits for it, its point neither. A resumed run goes on with its own.
         """
-        if self.delivery is not None and not self.begun:
-            self.begun = True
+        self.steps += 1
+        if self.steps == _OPENS and self.delivery is not None:
             self._attempt(state, self.delivery, lambda: None)
 
     @hookimpl
@@ -145,7 +148,7 @@ class Tracker:
         if self.delivery is None or self.lost >= self.options.timeout:
             return
         self.points += values(point, state.started)
-        if time.monotonic() >= self.due:
+        if self.steps >= _OPENS and time.monotonic() >= self.due:
             delivery = self.delivery
             self._attempt(state, delivery, lambda: delivery.send(self.points))
 

@@ -45,6 +45,11 @@ class LiveCrossEntropy:
     weights_C: Tensor
     label_smoothing: float
     coupled: bool = False
+    weighted: bool = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Look whether the weights weigh at all."""
+        self.weighted = bool((self.weights_C != 1).any())
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -62,7 +67,7 @@ class LiveCrossEntropy:
         value = cross_entropy(
             logits_BC,
             batch["labels"],
-            weight=self.weights_C.to(logits_BC),
+            weight=self.weights_C.to(logits_BC) if self.weighted else None,
             ignore_index=IGNORED,
             label_smoothing=self.label_smoothing,
             reduction="sum",

@@ -110,7 +110,8 @@ def drive(
     hooks.callbacks["jsonl"].load_state_dict({"size": sum(map(len, kept))})
     begun = time.monotonic()
     hooks.call.run_start(state=state)
-    hooks.call.step_end(state=state, window=[], loss={}, norm=None)
+    for _ in range(2):
+        hooks.call.step_start(state=state, window=[])
     for logged in points:
         state.step = logged["step"]
         hooks.call.log(state=state, point=logged)

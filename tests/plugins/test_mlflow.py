@@ -307,7 +307,8 @@ def test_locked_in_the_middle(here: Path, caplog: pytest.LogCaptureFixture) -> N
     state = prepared(here)
     hooks = Hooks({"mlflow": Mlflow(timeout=1).build()})
     hooks.call.run_start(state=state)
-    hooks.call.step_end(state=state, window=[], loss={}, norm=None)
+    for _ in range(2):
+        hooks.call.step_start(state=state, window=[])
     with closing(sqlite3.connect(here / "mlflow.db")) as other:
         other.execute("BEGIN EXCLUSIVE")
         state.status = "completed"
@@ -321,7 +322,8 @@ def test_recovers(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     hooks = Hooks({"mlflow": Mlflow().build()})
     (here / "mlflow.db.lock").mkdir()
     hooks.call.run_start(state=state)
-    hooks.call.step_end(state=state, window=[], loss={}, norm=None)
+    for _ in range(2):
+        hooks.call.step_start(state=state, window=[])
     hooks.call.log(state=state, point=POINTS[0])
     (here / "mlflow.db.lock").rmdir()
     for point in POINTS[1:]:
