@@ -13,6 +13,7 @@ from torch import nn
 
 from framework.errors import UserError
 from framework.protocols import option
+from plugins.strategies._memory import keep
 from plugins.strategies.ddp import Ddp, LiveDdp
 
 
@@ -29,6 +30,7 @@ class Auto:
         there = torch.cuda.is_available()
         if self.device == "cuda" and not there:
             raise UserError('strategy.device is "cuda" and torch finds none; use "auto" or "cpu"')
+        keep()
         return OneProcess(torch.device("cuda" if there and self.device != "cpu" else "cpu"))
 
 

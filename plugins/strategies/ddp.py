@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from framework.errors import UserError, listing
 from framework.protocols import option
+from plugins.strategies._memory import keep
 
 
 @attrs.frozen
@@ -46,6 +47,7 @@ class Ddp:
                 "strategy 'ddp' is started by torchrun: torchrun --standalone --nproc-per-node 2"
                 " -m framework run EXPERIMENT"
             )
+        keep()
         local = int(os.environ.get("LOCAL_RANK", "0"))
         beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         found = torch.cuda.device_count() if self.device != "cpu" else 0

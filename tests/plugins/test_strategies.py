@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +27,32 @@ def test_cpu_where_there_is_nothing_else(device: str) -> None:
     """Without CUDA, `auto` and `cpu` run on the CPU, as the only rank."""
     live = Auto(device=device).build()
     assert (live.device, live.rank, live.world_size) == (torch.device("cpu"), 0, 1)
+
+
+FAULTS = """
+import resource, sys
+import torch
+from plugins.strategies.auto import Auto
+if sys.argv[1:]:
+    Auto(device="cpu").build()
+counts = []
+for _ in range(4):
+    torch.ones(64 << 20, dtype=torch.uint8)
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+print(counts[-1] - counts[0])
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_memory_is_used_again() -> None:
+    """Blocks of 64 MB that are freed and wanted again cost no page faults any more."""
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", FAULTS, *words], env=environment()))
+        for words in ([], ["built"])
+    ]
+    pages = (64 << 20) // resource.getpagesize()
+    assert faults[0] > pages  # three times as many, where the system has no larger pages
+    assert faults[1] < pages / 10
 
 
 @without_cuda
