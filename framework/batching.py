@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -41,6 +41,11 @@ def cut(records: NDArray[np.int64], lengths: NDArray[np.int64], items: int, toke
     return [
         p[at : at + (items or len(p))] for p in pieces for at in range(0, len(p), items or len(p))
     ]
+
+
+def in_order(rows: Iterable[tuple[int, Any]]) -> list[Any]:
+    """Return rows in the split's order; each came with its item's `_index`."""
+    return [row for _, row in sorted(rows, key=lambda row: row[0])]
 
 
 @attrs.frozen
