@@ -345,7 +345,10 @@ def measured(device: Any, options: argparse.Namespace) -> Figures:
 def told(found: Figures) -> None:
     """Print the tables."""
     print(f"{found['device']}, torch {found['torch']}, {found['rounds']} rounds")
-    table("tokens", "precision", "ms a step", "times fp32", "GiB", "MFU", "of the best products")
+    if "precisions" in found:
+        table(
+            "tokens", "precision", "ms a step", "times fp32", "GiB", "MFU", "of the best products"
+        )
     for row in found.get("precisions", ()):
         times = fp32(found, row["length"])["ms a step"] / row["ms a step"]
         line(
@@ -357,18 +360,20 @@ def told(found: Figures) -> None:
             number(row["MFU"]),
             number(row["of the best products"]),
         )
-    table("packing", "attention", "texts a second", "GiB")
+    if "packing" in found:
+        table("packing", "attention", "texts a second", "GiB")
     for row in found.get("packing", ()):
         switch = "on" if row["packing"] else "off"
         line(switch, row["attention"], spread(row, "texts a second"), number(row["GiB"]))
-    table("trainer", "seconds of training", "times ours")
+    if "peers" in found:
+        table("trainer", "seconds of training", "times ours")
     for row in found.get("peers", ()):
         times = row["seconds"] / found["peers"][0]["seconds"]
         line(row["trainer"], spread(row, "seconds"), f"{times:.2f}")
     if len(found.get("peers", ())) == 1:
         line("the Trainer needs accelerate, which isn't here", "-", "-")
-    table("an epoch of the main experiment", "seconds")
     if "epoch" in found:
+        table("an epoch of the main experiment", "seconds")
         line(f"{found['epoch']['steps']} steps", f"{found['epoch']['seconds']:.1f}")
 
 

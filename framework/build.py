@@ -202,6 +202,7 @@ def feeder(
     experiment: Experiment, model: LiveModel, ranks: LiveStrategy, sampler: LiveSampler
 ) -> Callable[[Sequence[Record]], Feed]:
     """Return what encodes the records of a split, and makes the feed of its batches."""
-    training, processor, share = experiment.trainer, model.processor, (ranks.rank, ranks.world_size)
+    training, processor = experiment.trainer, model.processor
+    share = ranks.rank, ranks.world_size, ranks.device.type == "cuda"
     sizes = training.batch_size, training.micro_batch, experiment.seed, training.workers
     return lambda records: Feed(processor, processor.encode(records), sampler, *sizes, *share)
