@@ -202,10 +202,15 @@ def best_rate(device: Any, precision: str, size: int) -> float:
     return found
 
 
+def sheet(name: str) -> float | None:
+    """Return the rate of a device's data sheet, if it is known."""
+    known = (rate for words, rate in SHEETS.items() if re.search(rf"\b{words}\b", name))
+    return next(known, None)
+
+
 def precisions(folder: Path, device: Any, options: argparse.Namespace) -> list[Figures]:
     """Train at each length in each precision."""
-    name, shape = name_of(device), TINY if options.tiny else BASE
-    sheet = next((rate for words, rate in SHEETS.items() if words in name), None)
+    rate, shape = sheet(name_of(device)), TINY if options.tiny else BASE
     found = []
     for length in (128, 512):
         batch = max(1, options.tokens // length)
@@ -232,7 +237,7 @@ def precisions(folder: Path, device: Any, options: argparse.Namespace) -> list[F
                     "ms a step": 1e3 * seconds / options.steps,
                     "rounds": [1e3 * each / options.steps for each in taken],
                     "GiB": memory,
-                    "MFU": work / seconds / sheet if half and sheet else None,
+                    "MFU": work / seconds / rate if half and rate else None,
                     "of the best products": work / seconds / best,
                     "best products, TFLOP/s": best / 1e12,
                 }
@@ -343,38 +348,30 @@ def measured(device: Any, options: argparse.Namespace) -> Figures:
 
 
 def told(found: Figures) -> None:
-    """Print the tables."""
+    """Print the tables of what was measured."""
     print(f"{found['device']}, torch {found['torch']}, {found['rounds']} rounds")
-    if "precisions" in found:
-        table(
-            "tokens", "precision", "ms a step", "times fp32", "GiB", "MFU", "of the best products"
-        )
-    for row in found.get("precisions", ()):
-        times = fp32(found, row["length"])["ms a step"] / row["ms a step"]
-        line(
-            row["length"],
-            row["precision"],
-            spread(row, "ms a step"),
-            f"{times:.2f}",
-            number(row["GiB"]),
-            number(row["MFU"]),
-            number(row["of the best products"]),
-        )
-    if "packing" in found:
+    if rows := found.get("precisions"):
+        table("tokens", "precision", "ms a step", "times fp32", "GiB", "MFU", "of best products")
+        for row in rows:
+            times = fp32(found, row["length"])["ms a step"] / row["ms a step"]
+            shares = (number(row[key]) for key in ("GiB", "MFU", "of the best products"))
+            ms = spread(row, "ms a step")
+            line(row["length"], row["precision"], ms, f"{times:.2f}", *shares)
+    if rows := found.get("packing"):
         table("packing", "attention", "texts a second", "GiB")
-    for row in found.get("packing", ()):
-        switch = "on" if row["packing"] else "off"
-        line(switch, row["attention"], spread(row, "texts a second"), number(row["GiB"]))
-    if "peers" in found:
+        for row in rows:
+            switch, rate = "on" if row["packing"] else "off", spread(row, "texts a second")
+            line(switch, row["attention"], rate, number(row["GiB"]))
+    if rows := found.get("peers"):
         table("trainer", "seconds of training", "times ours")
-    for row in found.get("peers", ()):
-        times = row["seconds"] / found["peers"][0]["seconds"]
-        line(row["trainer"], spread(row, "seconds"), f"{times:.2f}")
-    if len(found.get("peers", ())) == 1:
-        line("the Trainer needs accelerate, which isn't here", "-", "-")
-    if "epoch" in found:
+        for row in rows:
+            times = row["seconds"] / rows[0]["seconds"]
+            line(row["trainer"], spread(row, "seconds"), f"{times:.2f}")
+        if len(rows) == 1:
+            line("the Trainer needs accelerate, which isn't here", "-", "-")
+    if one := found.get("epoch"):
         table("an epoch of the main experiment", "seconds")
-        line(f"{found['epoch']['steps']} steps", f"{found['epoch']['seconds']:.1f}")
+        line(f"{one['steps']} steps", f"{one['seconds']:.1f}")
 
 
 def table(*names: str) -> None:
