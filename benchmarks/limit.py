@@ -67,10 +67,12 @@ def best_rate(tokens: int) -> float:
     return found
 
 
-def arithmetic(lengths: list[int]) -> float:
+def arithmetic(
+    lengths: list[int], hidden: int = HIDDEN, inner: int = INNER, layers: int = LAYERS
+) -> float:
     """Operations that training on sequences of these lengths once needs."""
-    weights = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * INNER)
-    return sum(3 * (2 * weights * n + LAYERS * 4 * n * n * HIDDEN) for n in lengths)
+    weights = layers * (4 * hidden**2 + 2 * hidden * inner)
+    return sum(3 * (2 * weights * n + layers * 4 * n * n * hidden) for n in lengths)
 
 
 def lengths_of(folder: Path) -> list[int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import attrs
@@ -43,6 +43,11 @@ def cut(records: NDArray[np.int64], lengths: NDArray[np.int64], items: int, toke
     ]
 
 
+def in_order(rows: Iterable[tuple[int, Any]]) -> list[Any]:
+    """Return rows in the split's order; each came with its item's `_index`."""
+    return [row for _, row in sorted(rows, key=lambda row: row[0])]
+
+
 @attrs.frozen
 class Feed:
     """The collated windows of one split: `epoch(e)` for training, `whole()` for evaluation."""
@@ -57,6 +62,8 @@ class Feed:
     rank: int = 0
     ranks: int = 1
     """Each of the ranks loads its share of every window."""
+    pin: bool = False
+    """True where what workers load goes to CUDA, which then need not be waited for."""
     lengths: NDArray[np.int64] = attrs.field(repr=False, eq=False)
 
     @lengths.default
@@ -92,7 +99,8 @@ class Feed:
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=rest,
-                collate_fn=_as_it_is,
+                collate_fn=list,  # as it is
+                pin_memory=self.pin,
                 num_workers=self.workers,
                 # its own: the number of workers must not move the global random stream
                 generator=torch.Generator().manual_seed(int(drawn[0])),
@@ -109,10 +117,6 @@ class Feed:
         finally:
             # workers are deaf to signals, and a traceback may hold their loader
             getattr(source, "_shutdown_workers", lambda: None)()
-
-
-def _as_it_is(window: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return window
 
 
 @attrs.frozen

@@ -20,13 +20,13 @@ from framework.config.experiment import Experiment
 from framework.config.structure import Part
 from framework.errors import ExperimentError, UserError, located, nearest
 from framework.hooks import Hooks
-from framework.protocols import Info, LiveLoss, LiveModel, LiveStrategy, Record, Splits
+from framework.protocols import Info, LiveLoss, LiveModel, LiveSampler, LiveStrategy, Record, Splits
 from framework.state import State
 from framework.step import Forward, Recent, Update
 from framework.trainer import Sink, Trainer
 
 
-def _live(part: Part, *given: Any) -> Any:
+def live(part: Part, *given: Any) -> Any:
     """Build a part; `UserError` where the live object lacks what its kind must offer."""
     made = part.options.build(*given)
     # the protocol of a kind's options says what they build
@@ -48,7 +48,7 @@ def _hold(part: Part, made: object, protocol: type[Any]) -> None:
 
 def dataset(experiment: Experiment) -> Splits:
     """Build the dataset; `UserError` for an input that is missing, broken or empty."""
-    splits: Splits = _live(experiment.dataset, experiment.seed)
+    splits: Splits = live(experiment.dataset, experiment.seed)
     for split in ("train", "val"):
         if split not in splits.keys():  # noqa: SIM118 - splits are no mapping
             raise UserError(f"the dataset has no split '{split}'; training needs train and val")
@@ -58,24 +58,18 @@ def dataset(experiment: Experiment) -> Splits:
     return splits
 
 
-def strategy(experiment: Experiment) -> LiveStrategy:
-    """Build the strategy: the process joins its ranks."""
-    live: LiveStrategy = _live(experiment.strategy)
-    return live
-
-
 def callbacks(experiment: Experiment, rank: int = 0) -> Hooks:
     """Build a rank's callbacks; some of them only the first has."""
-    live = {label: part.options.build() for label, part in experiment.callbacks.items()}
-    once = {k for k, v in live.items() if getattr(v, "sink", False) or getattr(v, "once", False)}
-    return Hooks(live, once if rank else set())
+    made = {label: part.options.build() for label, part in experiment.callbacks.items()}
+    once = {k for k, v in made.items() if getattr(v, "sink", False) or getattr(v, "once", False)}
+    return Hooks(made, once if rank else set())
 
 
 def metrics(
     experiment: Experiment, info: Mapping[str, Any]
 ) -> Callable[[], dict[str, protocols.LiveMetric]]:
     """Return the maker of one evaluation's metrics."""
-    return lambda: {k: _live(part, info) for k, part in experiment.metrics.items()}
+    return lambda: {k: live(part, info) for k, part in experiment.metrics.items()}
 
 
 def prepare(training: protocols.Training, seed: int) -> None:
@@ -99,10 +93,10 @@ def forward(
     experiment: Experiment, info: Info, assets: Path | None, ranks: LiveStrategy | None = None
 ) -> tuple[LiveModel, Forward]:
     """Build the model on its device; from `assets`, a checkpoint's model folder, if given."""
-    ranks = ranks or strategy(experiment)
+    ranks = ranks or live(experiment.strategy)
     prepare(experiment.trainer, experiment.seed)
-    precision = _live(experiment.precision, ranks.device)
-    model = _live(experiment.model, info, assets)
+    precision = live(experiment.precision, ranks.device)
+    model = live(experiment.model, info, assets)
     _hold(experiment.model, model.processor, protocols.Processor)
     made = Forward(ranks.wrap(model.module), precision, ranks)
     if ranks.rank:  # all have the same weights, and now dropout of their own
@@ -130,13 +124,11 @@ def trainer(
     training = experiment.trainer
     info = {**splits.info, "train": splits["train"]}
     model, run = forward(experiment, info, assets, ranks)
-    loss = _loss(experiment, info, run.strategy)
-    feeds = {
-        split: feed(experiment, model, splits[split], run.strategy)
-        for split in splits.keys()  # noqa: SIM118
-        if only in {None, split}
-    }
-    optimizer = _live(experiment.optimizer, model.labelled())
+    sampler = live(experiment.sampler)
+    loss = _loss(experiment, info, run.strategy, sampler.budget)
+    feed = feeder(experiment, model, run.strategy, sampler)
+    feeds = {k: feed(splits[k]) for k in splits.keys() if only in {None, k}}  # noqa: SIM118
+    optimizer = live(experiment.optimizer, model.labelled())
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     items = len(splits["train"])
@@ -147,7 +139,7 @@ def trainer(
         name=experiment.name,
         model=model,
         optimizer=optimizer,
-        schedule=_live(experiment.scheduler, total),
+        schedule=live(experiment.scheduler, total),
         training=training,
         strategy=run.strategy,
         epochs=math.ceil(total / steps),
@@ -186,14 +178,14 @@ def assembled(
     return Trainer(state=state, update=update, hooks=hooks, keeper=keeper, recent=recent, **rest)
 
 
-def _loss(experiment: Experiment, info: Info, ranks: LiveStrategy) -> LiveLoss:
+def _loss(experiment: Experiment, info: Info, ranks: LiveStrategy, budget: int) -> LiveLoss:
     """Build the loss; `UserError` where micro-batches or ranks would change it."""
     training = experiment.trainer
-    loss: LiveLoss = _live(experiment.loss, info)
+    loss: LiveLoss = live(experiment.loss, info)
     cuts = {
         ("trainer", "micro_batch"): 0 < training.micro_batch < training.batch_size,
         ("trainer", "on_oom"): training.on_oom == "split",
-        ("sampler",): _live(experiment.sampler).budget,
+        ("sampler",): budget,
     }
     for path in (path for path, cut in cuts.items() if cut and loss.coupled):
         message = f"this loss is coupled within a batch: {path[-1]} would change it; remove it"
@@ -206,11 +198,11 @@ def _loss(experiment: Experiment, info: Info, ranks: LiveStrategy) -> LiveLoss:
     return loss
 
 
-def feed(
-    experiment: Experiment, model: LiveModel, records: Sequence[Record], ranks: LiveStrategy
-) -> Feed:
-    """Encode the records of a split, and make the feed of its batches."""
-    features, sampler = model.processor.encode(records), _live(experiment.sampler)
-    training, share = experiment.trainer, (ranks.rank, ranks.world_size)
+def feeder(
+    experiment: Experiment, model: LiveModel, ranks: LiveStrategy, sampler: LiveSampler
+) -> Callable[[Sequence[Record]], Feed]:
+    """Return what encodes the records of a split, and makes the feed of its batches."""
+    training, processor = experiment.trainer, model.processor
+    share = ranks.rank, ranks.world_size, ranks.device.type == "cuda"
     sizes = training.batch_size, training.micro_batch, experiment.seed, training.workers
-    return Feed(model.processor, features, sampler, *sizes, *share)
+    return lambda records: Feed(processor, processor.encode(records), sampler, *sizes, *share)

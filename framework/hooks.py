@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 hookspec = pluggy.HookspecMarker("framework")
 hookimpl = pluggy.HookimplMarker("framework")
 _log = logging.getLogger("framework")
+_Window = Sequence[Mapping[str, Any]]
 
 
 class Specs:
@@ -60,16 +61,12 @@ class Specs:
         """An epoch begins."""
 
     @hookspec
-    def step_start(self, state: State, window: Sequence[Mapping[str, Any]]) -> None:
+    def step_start(self, state: State, window: _Window) -> None:
         """The micro-batches of an optimizer step are collated, on the host."""
 
     @hookspec
     def step_end(
-        self,
-        state: State,
-        window: Sequence[Mapping[str, Any]],
-        loss: Mapping[str, Tensor],
-        norm: Tensor,
+        self, state: State, window: _Window, loss: Mapping[str, Tensor], norm: Tensor
     ) -> None:
         """The counters have moved, and the optimizer too unless `state.missed` says why not.
 

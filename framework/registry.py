@@ -28,12 +28,9 @@ class Kind:
     """The method that its options must have."""
 
 
-_SINGLE = (
-    *("dataset", "model", "loss", "optimizer", "scheduler", "sampler"),
-    *("precision", "strategy"),
-)
+_SINGLE = "dataset model loss optimizer scheduler sampler precision strategy"
 KINDS: Mapping[str, Kind] = {
-    **{name: Kind(name, name) for name in _SINGLE},
+    **{name: Kind(name, name) for name in _SINGLE.split()},
     "metric": Kind("metric", "metrics", many=True, listed=True),
     "callback": Kind("callback", "callbacks", many=True),
     "source": Kind("source", None, build="fetch"),

@@ -12,7 +12,7 @@ from framework import build
 from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault
 from framework.hooks import Hooks
-from framework.protocols import Splits
+from framework.protocols import LiveStrategy, Splits
 from framework.state import State
 from framework.trainer import Sink, Trainer
 
@@ -68,7 +68,7 @@ def run(
     `UserError` before anything is written.
     """
     splits = build.dataset(experiment)
-    ranks = build.strategy(experiment)
+    ranks: LiveStrategy = build.live(experiment.strategy)
     records.rank = ranks.rank
     hooks = build.callbacks(experiment, ranks.rank)
     records.computed(experiment, splits, hooks)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, suppress
 import attrs
 
 from framework import checkpoint
-from framework.batching import Feed, Windows
+from framework.batching import Feed, Windows, in_order
 from framework.hooks import Hooks
 from framework.protocols import LiveMetric, Row
 from framework.state import Best, State
@@ -114,17 +114,16 @@ class Trainer:
         tally = Tally(forward, self.update.loss, self.metrics())
 
         def step(window: Window) -> bool:
-            rows: dict[int, Row] = {}
+            rows: list[tuple[int, Row]] = []
             for batch in window:
                 index = batch.pop("_index")
                 found = tally.add(batch)
                 if sink is not None:
-                    rows.update(zip(index, state.model.processor.decode(*found), strict=True))
+                    rows += zip(index, state.model.processor.decode(*found), strict=True)
                 if state.halted:
                     return True
             if sink is not None:
-                every = {i: row for rank in state.strategy.gather(rows) for i, row in rank.items()}
-                sink([every[index] for index in sorted(every)])
+                sink(in_order(row for rank in state.strategy.gather(rows) for row in rank))
             state.meet()
             return state.halted
 

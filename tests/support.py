@@ -24,17 +24,7 @@ SHARED = ROOT.parent / "shared" / "data"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
-TINY = """\
-name = "tiny"
-loss = "focal"
-optimizer = { use = "adamw", lr = 1e-3 }
-metrics = ["accuracy", "f1"]
-
-[dataset]
-use = "redsm5"
-root = "ROOT/data/redsm5"
-criteria = "ROOT/data/dsm5/MDD_Criteria.json"
-
+NET = """\
 [model]
 use = "hf_classifier"
 max_length = 64
@@ -46,12 +36,29 @@ num_attention_heads = 2
 intermediate_size = 32
 max_position_embeddings = 64
 vocab_size = 500
+"""
+"""The smallest encoder that learns words."""
+TINY = (
+    """\
+name = "tiny"
+loss = "focal"
+optimizer = { use = "adamw", lr = 1e-3 }
+metrics = ["accuracy", "f1"]
 
+[dataset]
+use = "redsm5"
+root = "ROOT/data/redsm5"
+criteria = "ROOT/data/dsm5/MDD_Criteria.json"
+
+"""
+    + NET
+    + """
 [trainer]
 epochs = 1
 threads = 1
 steps = 20
 """
+)
 
 
 def environment() -> dict[str, str]:

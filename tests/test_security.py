@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import ROOT, Command, environment, only_run, table
+from support import NET, ROOT, Command, environment, only_run, table
 
 from framework import checkpoint
 from framework.__main__ import main
@@ -20,7 +20,8 @@ from framework.__main__ import main
 CANARY = "the quick canary sings of a private sorrow"
 SECRETS = ("hunter2", "s3cr3t")
 STORE = "http://ada:hunter2@127.0.0.1:9/?token=s3cr3t"
-EXPERIMENT = """
+EXPERIMENT = (
+    """
 name = "safe"
 loss = "focal"
 metrics = ["accuracy"]
@@ -31,18 +32,9 @@ use = "text"
 train = "./texts.csv"
 id = "id"
 
-[model]
-use = "hf_classifier"
-max_length = 32
-
-[model.config]
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 32
-vocab_size = 300
-
+"""
+    + NET
+    + """
 [trainer]
 epochs = 1
 batch_size = 16
@@ -51,6 +43,7 @@ log_every = 1
 
 [callbacks.mlflow]
 """
+)
 
 
 @pytest.fixture(scope="module")

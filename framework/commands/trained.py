@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from framework import build, checkpoint
-from framework.batching import SPAN
+from framework.batching import SPAN, in_order
 from framework.commands import _checkpoints, _inside, _requires, _sets
 from framework.config import experiment as config
 from framework.config.experiment import Experiment
@@ -128,16 +128,13 @@ class Predictor:
         """Yield a row per record, in their order, holding a few hundred at a time."""
         import torch
 
-        training = self.done.experiment.trainer
-        stream = iter(records)
-        while chunk := list(itertools.islice(stream, min(SPAN * training.batch_size, AT_ONCE))):
-            rows: dict[int, Row] = {}
+        experiment, decode = self.done.experiment, self.model.processor.decode
+        sampler = build.live(experiment.sampler)
+        feed = build.feeder(experiment, self.model, self.forward.strategy, sampler)
+        at_once, stream = min(SPAN * experiment.trainer.batch_size, AT_ONCE), iter(records)
+        while chunk := list(itertools.islice(stream, at_once)):
+            rows: list[tuple[int, Row]] = []
             with torch.inference_mode():
-                for batch in itertools.chain.from_iterable(
-                    build.feed(
-                        self.done.experiment, self.model, chunk, self.forward.strategy
-                    ).whole()
-                ):
-                    index, found = batch.pop("_index"), self.forward(batch)
-                    rows.update(zip(index, self.model.processor.decode(*found), strict=True))
-            yield from (rows[index] for index in sorted(rows))
+                for batch in itertools.chain.from_iterable(feed(chunk).whole()):
+                    rows += zip(batch.pop("_index"), decode(*self.forward(batch)), strict=True)
+            yield from in_order(rows)

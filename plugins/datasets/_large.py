@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import attrs
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from framework.protocols import Record
 from plugins import _cache
 from plugins.datasets._arrow import Table
-from plugins.datasets._records import Records
 
 
 @attrs.frozen(eq=False)
@@ -63,38 +62,26 @@ class Tables:
 
 
 @attrs.frozen(eq=False)
-class Part(Sequence[Record]):
-    """Records of one split; a pickle of it holds paths."""
+class Rows:
+    """Which records are of one split; a pickle of it holds paths."""
 
-    tables: Tables = attrs.field(repr=False)
+    folder: Path
     split: str
-    key: str
-    """Stands for all that the records hold."""
-    _rows: NDArray[np.int64] = attrs.field(init=False, repr=False)
+    _numbers: NDArray[np.int64] = attrs.field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:
         """Map the row numbers."""
-        entry = _cache.Entry(self.tables.folder, {})
-        object.__setattr__(self, "_rows", entry.array(self.split, np.int64))
+        entry = _cache.Entry(self.folder, {})
+        object.__setattr__(self, "_numbers", entry.array(self.split, np.int64))
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Give paths instead of what is there."""
-        return Part, (self.tables, self.split, self.key)
+        return Rows, (self.folder, self.split)
 
     def __len__(self) -> int:
-        """Count the records."""
-        return len(self._rows)
+        """Count them."""
+        return len(self._numbers)
 
-    @overload
-    def __getitem__(self, at: int) -> Record: ...
-    @overload
-    def __getitem__(self, at: slice) -> Records: ...
-    def __getitem__(self, at: int | slice) -> Record | Records:
-        """Make one record, or take a part without making any."""
-        if isinstance(at, slice):
-            return Records(self.tables, self._rows[at])
-        return self.tables.record(int(self._rows[at]))
-
-    def bare(self) -> Part:
-        """Give the same records without their texts, for those who need no more."""
-        return Part(self.tables.bare(), self.split, self.key)
+    def __getitem__(self, at: Any) -> Any:
+        """Give one number, or those of a slice as an array."""
+        return self._numbers[at]

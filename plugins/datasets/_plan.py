@@ -16,8 +16,8 @@ from framework.errors import UserError
 from plugins import _cache
 from plugins.datasets._arrow import Layout, Table, converted, first_twice, ranked, ranked_as_text
 from plugins.datasets._labelled import few, found, ordered
-from plugins.datasets._large import Part, Tables
-from plugins.datasets._records import SPLITS, Corpus, given
+from plugins.datasets._large import Rows, Tables
+from plugins.datasets._records import SPLITS, Corpus, Records, given
 from plugins.datasets._splits import apportion
 from plugins.datasets._tables import shown
 
@@ -56,7 +56,9 @@ class Plan:
         tables = {split: Table(entry.folder) for split, entry in entries.items()}
         store = Tables(tables, self.layout.meta, cut.folder)
         info = cut.facts["info"]
-        parts = {s: Part(store, s, _cache.key(key, s)) for s in info["counts"]}
+        parts = {
+            s: Records(store, Rows(store.folder, s), _cache.key(key, s)) for s in info["counts"]
+        }
         files = (*self.files.values(), *([self.manifest] if self.manifest else []))
         hashes = {str(self.files[s]): entry.facts["sha256"] for s, entry in entries.items()}
         return Corpus(info, files, cut.facts["manifest"], parts, hashes)

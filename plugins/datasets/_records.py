@@ -10,7 +10,6 @@ from typing import Any, Protocol, overload
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from framework.errors import UserError, listing
 from framework.protocols import Record
@@ -59,12 +58,24 @@ class Store(Protocol):
         """Make one record."""
 
 
+class Numbers(Protocol):
+    """Numbers of records: an array, or what maps one from a file."""
+
+    def __len__(self) -> int:
+        """Count them."""
+
+    def __getitem__(self, at: Any, /) -> Any:
+        """Give one, or an array of those of a slice."""
+
+
 @attrs.frozen(eq=False)
 class Records(Sequence[Record]):
     """Records of one split, each made when it is asked for."""
 
     columns: Store = attrs.field(repr=False)
-    rows: NDArray[np.int64] = attrs.field(repr=False)
+    rows: Numbers = attrs.field(repr=False)
+    key: str = ""
+    """Stands for all that the records hold, if anything does."""
 
     def __len__(self) -> int:
         """Count the records."""
@@ -82,7 +93,7 @@ class Records(Sequence[Record]):
 
     def bare(self) -> Records:
         """Give the same records without their texts, for those who need no more."""
-        return Records(self.columns.bare(), self.rows)
+        return attrs.evolve(self, columns=self.columns.bare())
 
 
 @attrs.frozen(eq=False)
@@ -115,18 +126,18 @@ def corpus(
     """Assemble the dataset from all records and the split that each of them belongs to."""
     names = [name for name in SPLITS if name in set(sides)]
     of = np.asarray(sides)
-    records = {name: Records(columns, np.flatnonzero(of == name)) for name in names}
+    rows = {name: np.flatnonzero(of == name) for name in names}
     manifest = {
-        name: [*dict.fromkeys(columns.groups[at] for at in part.rows)]
-        for name, part in records.items()
+        name: [*dict.fromkeys(columns.groups[at] for at in part)] for name, part in rows.items()
     }
-    train = Counter(columns.labels[at] for at in records["train"].rows)
+    train = Counter(columns.labels[at] for at in rows["train"])
     about = {
         "labels": [*labels],
         "class_counts": [train[label] for label in range(len(labels))],
-        "counts": {name: len(part) for name, part in records.items()},
+        "counts": {name: len(part) for name, part in rows.items()},
         **info,
     }
+    records = {name: Records(columns, part) for name, part in rows.items()}
     return Corpus(about, tuple(files), manifest, records)
 
 

@@ -12,13 +12,15 @@ from pathlib import Path
 from tests.faults.experiments import attempt
 from tests.faults.outcome import Outcome
 from tests.faults.processes import Ended, finished
+from tests.support import NET
 
 CANARY = "Quinoxaline lampshades beneath seventeen herons never quite apologise"
 WORDS = CANARY.lower().split()
 PHRASES = [" ".join(WORDS[at : at + 3]) for at in range(len(WORDS) - 2)]
 """Three words in a row are a find; one alone may stand in a vocabulary."""
 FILLER = ["some", "days", "are", "fine", "and", "others", "take", "all", "there", "is", "of", "me"]
-EXPERIMENT = """\
+EXPERIMENT = (
+    """\
 name = "canary"
 loss = "focal"
 metrics = ["f1", "accuracy"]
@@ -30,19 +32,9 @@ train = "./data/posts.csv"
 id = "id"
 meta = ["kind"]
 
-[model]
-use = "hf_classifier"
-max_length = 32
-
-[model.config]
-model_type = "bert"
-hidden_size = 16
-num_hidden_layers = 1
-num_attention_heads = 2
-intermediate_size = 32
-max_position_embeddings = 32
-vocab_size = 300
-
+"""
+    + NET
+    + """
 [trainer]
 epochs = 1
 batch_size = 8
@@ -54,6 +46,7 @@ threads = 1
 uri = "sqlite:///mlflow.db"
 register = "canary"
 """
+)
 SMALL = (
     "model.use=fault_net",
     "dataset={use='text', train='../data/posts.csv', id='id'}",

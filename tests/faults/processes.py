@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -43,12 +45,16 @@ class Ended:
 
 @attrs.define
 class Process:
-    """A child that runs, with the files that take what it says."""
+    """A child that runs, with the folder of what it says, which is gone as soon as this is."""
 
     pid: int
     said: Path
     begun: float = attrs.field(factory=time.monotonic)
     code: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Have the folder removed when nobody can read it any more."""
+        weakref.finalize(self, shutil.rmtree, self.said, ignore_errors=True)
 
     def alive(self) -> bool:
         """Whether it still runs; the one that has ended is collected."""
@@ -147,17 +153,18 @@ def call(function: Callable[..., Any], *given: Any, cwd: Path, seconds: float) -
 
     Raises `RuntimeError` with the traceback where it failed.
     """
-    file = Path(tempfile.mkdtemp(prefix="call-")) / "result"
+    with tempfile.TemporaryDirectory(prefix="call-") as folder:
+        file = Path(folder, "result")
 
-    def work() -> None:
-        file.write_bytes(pickle.dumps(function(*given)))
+        def work() -> None:
+            file.write_bytes(pickle.dumps(function(*given)))
 
-    process = start(work, cwd, group=True)
-    try:
-        ended = process.wait(seconds)
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    if ended.code:
-        raise RuntimeError(ended.err.strip() or f"ended with {ended.code}")
-    return pickle.loads(file.read_bytes())  # noqa: S301 - our own child wrote it
+        process = start(work, cwd, group=True)
+        try:
+            ended = process.wait(seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        if ended.code:
+            raise RuntimeError(ended.err.strip() or f"ended with {ended.code}")
+        return pickle.loads(file.read_bytes())  # noqa: S301 - our own child wrote it

@@ -183,6 +183,15 @@ def test_workers_convert_nothing() -> None:
     assert shown(list(feed(Odd(), 1).epoch(0))) == shown(list(feed(Odd()).epoch(0)))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA")
+def test_what_workers_load_for_cuda_is_pinned() -> None:
+    """Its tensors lie where CUDA fetches them by itself; nothing else of a batch changes."""
+    found = list(attrs.evolve(feed(Odd(), 1), pin=True).epoch(0))
+    assert shown(found) == shown(list(feed(Odd()).epoch(0)))
+    every = [item for window in found for batch in window for item in batch.values()]
+    assert all(item.is_pinned() for item in every if isinstance(item, torch.Tensor))
+
+
 def test_workers_are_deaf() -> None:
     """A signal to the whole group ends the training process alone, which ends its workers."""
     for workers in (0, 1):

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import torch
 
 from framework import build
 from framework.commands._sets import parsed
@@ -17,6 +18,7 @@ from framework.config.experiment import load
 from framework.errors import UserError
 from framework.hooks import Hooks, hookimpl
 from framework.registry import Offer, Registry
+from plugins.strategies.auto import OneProcess
 
 EXPERIMENT = """
 dataset = { use = "acme_words", count = 12 }
@@ -153,3 +155,14 @@ def test_what_lacks_nothing_is_built(tmp_path: Path) -> None:
     splits = build.dataset(experiment)
     trainer = build.trainer(experiment, splits, Hooks({}), tmp_path, lambda _: nullcontext(list))
     assert trainer.state.steps_per_epoch == 3
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_what_goes_to_cuda_is_pinned(device: str, tmp_path: Path) -> None:
+    """A feed knows whether its batches leave the host."""
+    file = tmp_path / "x.toml"
+    file.write_text(EXPERIMENT, encoding="utf-8")
+    experiment = load(file)
+    ranks, sampler = OneProcess(torch.device(device)), build.live(experiment.sampler)
+    feed = build.feeder(experiment, Bare(processor=Bare(encode=list)), ranks, sampler)
+    assert feed([{"length": 3}]).pin is (device == "cuda")

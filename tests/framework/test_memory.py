@@ -239,12 +239,12 @@ def test_a_coupled_loss_is_never_cut(
     experiment = load(file, [*map(parsed, sets)])
     part = attrs.evolve(experiment.loss, options=Coupled())
     coupled = attrs.evolve(experiment, loss=part)
-    one = build.strategy(experiment)
+    one, budget = build.live(experiment.strategy), build.live(experiment.sampler).budget
     if key is None:
-        assert build._loss(coupled, {}, one).coupled
+        assert build._loss(coupled, {}, one, budget).coupled
         return
     with pytest.raises(ExperimentError) as caught:
-        build._loss(coupled, {}, one)
+        build._loss(coupled, {}, one, budget)
     message = rf"this loss is coupled within a batch: {key} would change it; remove it"
     assert re.search(message, str(caught.value))
     assert isinstance(caught.value, UserError)

@@ -95,7 +95,8 @@ def test_started_by_torchrun(ranks: int, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, *words, tmp_path / "rank.py", found],
         cwd=ROOT,
-        env=environment() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=environment()
+        | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,
         check=False,

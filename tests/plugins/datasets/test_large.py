@@ -70,7 +70,7 @@ def large(dataset: Text, seed: int = 3) -> Corpus:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text, "LARGE", 0)
         live = dataset.build(seed)
-    assert type(live["train"]).__name__ == "Part"
+    assert type(live["train"].columns).__name__ == "Tables"
     return live
 
 
