@@ -74,12 +74,13 @@ class Keeper:
         factory=lambda: {str(WEIGHTS): Image(), TENSORS: Image()}, repr=False
     )
 
+    @property
+    def failed(self) -> bool:
+        """Whether the checkpoint that was being written could not be."""
+        return bool(self.writing and self.writing.done() and self.writing.exception())
+
     def save(self, state: State, tags: Sequence[str]) -> None:
         """Copy all that must survive and begin to write it; `RunError` if the last one failed."""
-        if self.writing and self.writing.done():
-            self.writing.result()
-        if not tags:
-            return
         self.wait()
         ranks = self.strategy.gather(_randomness())
         if self.strategy.rank:

@@ -97,8 +97,9 @@ class Update:
             group["lr"] = group["initial_lr"] * self.factor(step)
         parameters = [parameter for group in groups for parameter in group["params"]]
         norm, taken = self.forward.precision.step(self.optimizer, parameters, self.max_norm)
-        missed: Missed = "overflow" if self.forward.precision.scaled else "gradient"
-        return means, norm, "" if taken else missed
+        if taken:
+            return means, norm, ""
+        return means, norm, "overflow" if self.forward.precision.scaled else "gradient"
 
     def _backward(self, window: Window) -> dict[str, Tensor]:
         """Add up the window's gradients; the means of the loss's parts."""
@@ -200,10 +201,11 @@ class Recent:
         import torch
 
         steps, self.steps = self.steps, []
-        names = list(steps[0])
-        rows = torch.stack([torch.stack([step[n] for step in steps]).double() for n in names])
-        rows = rows.nan_to_num(nan=torch.nan, posinf=torch.nan, neginf=torch.nan)
-        means = dict(zip(names, rows.nanmean(dim=1).tolist(), strict=True))
+        read = torch.stack([step[name] for step in steps for name in steps[0]]).tolist()
+        means = {}
+        for at, name in enumerate(steps[0]):
+            finite = [*filter(math.isfinite, read[at :: len(steps[0])])]
+            means[name] = sum(finite) / len(finite) if finite else math.nan
         norm = means.pop("")
         return with_total(means) | {"grad_norm": norm}
 

@@ -151,7 +151,7 @@ class Trainer:
         if "best" in requests:
             metrics = {split: dict(values) for split, values in state.metrics.items()}
             state.best = Best(step=state.step, metrics=metrics, **requests["best"])
-        if requests or self.keeper.writing:
+        if requests or self.keeper.failed:
             with state.clock("checkpoint"):
                 self.keeper.save(state, [*requests])
 

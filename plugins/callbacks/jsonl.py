@@ -53,7 +53,7 @@ class LiveJsonl:
         """Append a point."""
         defined = {k: v if math.isfinite(v) else None for k, v in point.items()}
         line = (json.dumps(defined, allow_nan=False) + "\n").encode()
-        file = _file(state)
+        file = self.file or _file(state)
         try:
             with file.open("ab") as stream:
                 stream.write(line)
