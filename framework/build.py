@@ -104,6 +104,8 @@ def forward(
     precision = _live(experiment.precision, ranks.device)
     model = _live(experiment.model, info, assets)
     _hold(experiment.model, model.processor, protocols.Processor)
+    if mode := experiment.trainer.compile:
+        getattr(model, "compile", model.module.compile)(mode=mode)
     made = Forward(ranks.wrap(model.module), precision, ranks)
     if ranks.rank:  # all have the same weights, and now dropout of their own
         prepare(experiment.trainer, (experiment.seed + ranks.rank) % 2**63)
