@@ -92,7 +92,7 @@ class Feed:
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=rest,
-                collate_fn=_as_it_is,
+                collate_fn=list,  # which leaves a window as it is
                 num_workers=self.workers,
                 # its own: the number of workers must not move the global random stream
                 generator=torch.Generator().manual_seed(int(drawn[0])),
@@ -109,10 +109,6 @@ class Feed:
         finally:
             # workers are deaf to signals, and a traceback may hold their loader
             getattr(source, "_shutdown_workers", lambda: None)()
-
-
-def _as_it_is(window: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return window
 
 
 @attrs.frozen
