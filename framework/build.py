@@ -49,10 +49,10 @@ def _hold(part: Part, made: object, protocol: type[Any]) -> None:
 def dataset(experiment: Experiment) -> Splits:
     """Build the dataset; `UserError` for an input that is missing, broken or empty."""
     splits: Splits = _live(experiment.dataset, experiment.seed)
-    names = splits.keys()
-    if lacking := [split for split in ("train", "val") if split not in names]:
+    # splits are no mapping
+    if lacking := [split for split in ("train", "val") if split not in splits.keys()]:  # noqa: SIM118
         raise UserError(f"the dataset has no split '{lacking[0]}'; training needs train and val")
-    if empty := [split for split in names if not len(splits[split])]:
+    if empty := [split for split in splits.keys() if not len(splits[split])]:  # noqa: SIM118
         raise UserError(f"the split '{empty[0]}' is empty; give it records or change the ratios")
     return splits
 

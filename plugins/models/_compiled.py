@@ -98,7 +98,9 @@ def _settings() -> ExitStack:
     from torch._functorch import config as functorch
 
     stack = ExitStack()
-    stack.enter_context(dynamo.patch(recompile_limit=_LIMIT))
+    # transformers' warnings, that are not shown anyway, have no place in a graph
+    silent = {logging.Logger.warning, getattr(logging.Logger, "warning_once", None)}
+    stack.enter_context(dynamo.patch(recompile_limit=_LIMIT, ignore_logger_methods=silent))
     # a backward pass that can't be compiled is met in the forward pass
     stack.enter_context(functorch.patch(force_non_lazy_backward_lowering=True))
     return stack
