@@ -143,8 +143,8 @@ def ours(features: list[dict[str, Any]], steps: int, profile: cProfile.Profile |
     schedule = Linear().build(steps)
     training = Training(
         epochs=1, steps=steps, batch_size=BATCH, micro_batch=0, eval_every=0, log_every=10,
-        max_grad_norm=CLIP, deterministic=False, workers=0, threads=1, on_oom="stop",
-        on_nonfinite="stop",
+        max_grad_norm=CLIP, deterministic=False, workers=0, threads=1, compile=False,
+        on_oom="stop", on_nonfinite="stop",
     )  # fmt: skip
     update = Update(
         Forward(module, Fp32().build(strategy.device), strategy),

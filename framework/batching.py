@@ -101,7 +101,7 @@ class Feed:
                 windows,  # type: ignore[arg-type]
                 batch_size=None,
                 sampler=rest,
-                collate_fn=list,  # as it is
+                collate_fn=list,  # which leaves a window as it is
                 pin_memory=self.pin,
                 num_workers=self.workers,
                 # its own: the number of workers must not move the global random stream

@@ -49,12 +49,11 @@ def _hold(part: Part, made: object, protocol: type[Any]) -> None:
 def dataset(experiment: Experiment) -> Splits:
     """Build the dataset; `UserError` for an input that is missing, broken or empty."""
     splits: Splits = live(experiment.dataset, experiment.seed)
-    for split in ("train", "val"):
-        if split not in splits.keys():  # noqa: SIM118 - splits are no mapping
-            raise UserError(f"the dataset has no split '{split}'; training needs train and val")
-    for split in splits.keys():  # noqa: SIM118
-        if not len(splits[split]):
-            raise UserError(f"the split '{split}' is empty; give it records or change the ratios")
+    # splits are no mapping
+    if lacking := [split for split in ("train", "val") if split not in splits.keys()]:  # noqa: SIM118
+        raise UserError(f"the dataset has no split '{lacking[0]}'; training needs train and val")
+    if empty := [split for split in splits.keys() if not len(splits[split])]:  # noqa: SIM118
+        raise UserError(f"the split '{empty[0]}' is empty; give it records or change the ratios")
     return splits
 
 
@@ -98,6 +97,8 @@ def forward(
     precision = live(experiment.precision, ranks.device)
     model = live(experiment.model, info, assets)
     _hold(experiment.model, model.processor, protocols.Processor)
+    if mode := experiment.trainer.compile:
+        getattr(model, "compile", model.module.compile)(mode=mode)
     made = Forward(ranks.wrap(model.module), precision, ranks)
     if ranks.rank:  # all have the same weights, and now dropout of their own
         prepare(experiment.trainer, (experiment.seed + ranks.rank) % 2**63)

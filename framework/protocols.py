@@ -77,6 +77,9 @@ class Training:
     deterministic: bool = option(help="only algorithms that give the same bits every time")
     workers: int = option(help="processes that collate batches; 0: this one", validator=_ge(0))
     threads: int = option(help="CPU threads of torch; 0: torch's own choice", validator=_ge(0))
+    compile: Literal[
+        False, "default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"
+    ] = option(help="false, or the mode in which torch.compile compiles the model")
     on_oom: Literal["stop", "split"] = option(
         help="out of memory: stop, or split the batch into smaller micro-batches and go on"
     )
@@ -147,7 +150,13 @@ class Processor(Protocol):
 
 
 class LiveModel(Protocol):
-    """The live model: `Model.build(info)`."""
+    """The live model: `Model.build(info)`.
+
+    It may also have `compile(mode)`, called before the first batch where `trainer.compile` is set:
+    it has the module computed by `torch.compile`, in few graphs whatever the batches, and goes on
+    without, saying why, where that fails. Of a model that has none, the module is compiled as it
+    is, and what fails ends the run.
+    """
 
     module: nn.Module
     """`forward(**batch) -> Outputs`; takes what it uses and ignores the rest of the batch."""

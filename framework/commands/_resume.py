@@ -17,7 +17,7 @@ from framework.config.experiment import Experiment
 from framework.config.positions import Path as Keys
 from framework.errors import ExperimentError, UserError
 
-_FREE = ("epochs", "steps", "micro_batch", "workers", "on_oom", "on_nonfinite")
+_FREE = ("epochs", "steps", "micro_batch", "workers", "compile", "on_oom", "on_nonfinite")
 """Keys of `[trainer]` that change nothing of what has been trained."""
 _log = logging.getLogger("framework")
 
@@ -87,7 +87,8 @@ def _compare(experiment: Experiment, folder: Path) -> None:
 def _advice(folder: Path) -> str:
     return (
         f"{folder} can go on with more epochs or steps, a smaller micro_batch, and other workers,"
-        " sinks, on_oom or on_nonfinite; for anything else start a run of its own, without --resume"
+        " sinks, compile, on_oom or on_nonfinite; for anything else start a run of its own, without"
+        " --resume"
     )
 
 

@@ -42,6 +42,7 @@ TRAINING = Training(
     deterministic=False,
     workers=0,
     threads=0,
+    compile=False,
     on_oom="stop",
     on_nonfinite="stop",
 )

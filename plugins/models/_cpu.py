@@ -175,3 +175,12 @@ def quicken(net: Any) -> None:
         AttentionInterface.register(NAME, attention)
         AttentionMaskInterface.register(NAME, sdpa_mask)
         net.set_attn_implementation(NAME)
+
+
+def restore(net: Any) -> None:
+    """Give a network back what `quicken` took."""
+    for module in net.modules():
+        if isinstance(module, Dropout):
+            module.__class__ = nn.Dropout  # type: ignore[assignment]
+    if net.config._attn_implementation == NAME:  # noqa: SLF001
+        net.set_attn_implementation("sdpa")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
 from plugins import _cache
 from plugins.models import _cpu, _networks, _packing, _pretrained
+from plugins.models._compiled import Compiled
 from plugins.models._text_pairs import TextPairs
 
 _log = logging.getLogger("framework")
@@ -129,6 +130,7 @@ class Classifier(nn.Module):
         """Keep the network."""
         super().__init__()
         self.net = net
+        self.compiled: Callable[[Mapping[str, torch.Tensor]], torch.Tensor] | None = None
 
     def forward(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, **batch: Any
@@ -139,9 +141,9 @@ class Classifier(nn.Module):
         """
         if attention_mask is None:
             return {"logits": _packing.logits(self.net, input_ids, **batch)}
-        types = {k: batch[k] for k in ("token_type_ids",) if k in batch}
-        found = self.net(input_ids=input_ids, attention_mask=attention_mask, **types)
-        return {"logits": found.logits}
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        given |= {k: batch[k] for k in ("token_type_ids",) if k in batch}
+        return {"logits": self.compiled(given) if self.compiled else self.net(**given).logits}
 
     def state_dict(self, *args: Any, **settings: Any) -> Any:
         """Return the network's own, so that plain transformers can read the file."""
@@ -176,6 +178,16 @@ class LiveClassifier:
             if parameter.requires_grad:
                 items.append(Labelled(name, parameter, part, top if depth is None else depth))
         return items
+
+    def compile(self, mode: str) -> None:
+        """Have batches of a few lengths computed compiled; `UserError` with packing."""
+        if self.processor.packing:
+            raise UserError(
+                "trainer.compile: packed batches are of ever new lengths, each to be compiled;"
+                " set it or model.packing to false"
+            )
+        padding = self.processor.tokenizer.pad_token_id
+        self.module.compiled = Compiled(self.module.net, mode, self.processor.max_length, padding)
 
     def save_assets(self, folder: Path) -> None:
         """Write configuration and tokenizer, as transformers does."""

@@ -292,6 +292,7 @@ def trainer(folder: Path, callbacks: Mapping[str, Any] | None = None, **settings
         "deterministic": False,
         "workers": 0,
         "threads": 0,
+        "compile": False,
         "on_oom": "stop",
         "on_nonfinite": "stop",
     }

@@ -40,6 +40,7 @@ def state(tmp_path: Path) -> Callable[[], State]:
         deterministic=False,
         workers=0,
         threads=0,
+        compile=False,
         on_oom="stop",
         on_nonfinite="stop",
     )
