@@ -137,6 +137,7 @@ def trainer(
         if only in {None, split}
     }
     optimizer = _live(experiment.optimizer, model.labelled())
+    getattr(run.strategy, "adopt", lambda _: None)(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     items = len(splits["train"])

@@ -82,16 +82,18 @@ class Keeper:
             return
         self.wait()
         ranks = self.strategy.gather(_randomness())
+        # where each rank has a part of them, all ask for the whole together
+        states = {name: item.state_dict() for name, item in self.live.items()}
+        weights = distinct(state.model.module)
         if self.strategy.rank:
             return
-        states = {name: item.state_dict() for name, item in self.live.items()}
         states |= {"counters": state.counters(), "generators": ranks}
         target = state.folder / "checkpoints" / f"step-{state.step}"
         found: dict[Any, tuple[Any, Tensor]] = {}
         states = walked(states, lambda *thing: _plain(found, *thing), "the state")
         fit = {str(at): tensor for at, tensor in found.values() if isinstance(at, int)}
         self.images[TENSORS].fill(fit)
-        self.images[str(WEIGHTS)].fill(distinct(state.model.module))
+        self.images[str(WEIGHTS)].fill(weights)
         given = states, self.images, state.model, self.files, tags
         self.writing = self.pool.submit(write, target, *given)
 

@@ -291,7 +291,11 @@ class Precision(Protocol):
 
 
 class LiveStrategy(Protocol):
-    """The live strategy: where the module runs, and reductions over ranks."""
+    """The live strategy: where the module runs, and reductions over ranks.
+
+    It may also have `adopt(optimizer)`, called with the optimizer once that is built. All ranks ask
+    for the states of module and optimizer together, and each takes up the whole of them.
+    """
 
     device: torch.device
     world_size: int

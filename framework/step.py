@@ -154,6 +154,8 @@ class Tally:
 
         with torch.inference_mode():
             outputs, placed = self.forward(batch)
+            if not batch["id"]:
+                return outputs, placed  # of nobody: nothing counts
             for part, value in self.loss(outputs, placed).items():
                 self.sums[part] += float(value)
             for part, count in self.loss.counts(batch).items():

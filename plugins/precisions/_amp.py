@@ -57,6 +57,8 @@ class Amp:
         self.scaler.unscale_(optimizer)
         gradients = [p.grad for p in parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
+        # of gradients that ranks have shared out it is theirs, and its parts must be one number
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         value = norm.item()  # which waits for the device, once a step
         finite = math.isfinite(value)
         # otherwise they would be multiplied by 1
