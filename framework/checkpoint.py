@@ -38,6 +38,7 @@ COUNTERS = "counters.json"
 """For those who read a checkpoint without loading it, as what deletes old ones."""
 STATE = "state.pt"
 TENSORS = "state.safetensors"
+SHARDS = "shards"
 _BITS = 1000
 _log = logging.getLogger("framework")
 
@@ -82,13 +83,13 @@ class Keeper:
             return
         self.wait()
         ranks = self.strategy.gather(_randomness())
-        # where each rank has a part of them, all ask for the whole together
-        states = {name: item.state_dict() for name, item in self.live.items()}
-        weights = distinct(state.model.module)
+        target = state.folder / "checkpoints" / f"step-{state.step}"
+        save = getattr(self.strategy, "save", lambda weights, _: weights)
+        weights = save(distinct(state.model.module), _part(target) / SHARDS)
         if self.strategy.rank:
             return
+        states = {name: item.state_dict() for name, item in self.live.items()}
         states |= {"counters": state.counters(), "generators": ranks}
-        target = state.folder / "checkpoints" / f"step-{state.step}"
         found: dict[Any, tuple[Any, Tensor]] = {}
         states = walked(states, lambda *thing: _plain(found, *thing), "the state")
         fit = {str(at): tensor for at, tensor in found.values() if isinstance(at, int)}
@@ -109,6 +110,7 @@ class Keeper:
         try:
             for name, item in self.live.items():
                 item.load_state_dict(saved[name])
+            getattr(self.strategy, "load", lambda _: None)(folder / SHARDS)
             state.restore(saved["counters"])
             ranks, planned = saved["generators"], saved["counters"]["total_steps"]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -170,10 +172,9 @@ def write(
     """
     import torch
 
-    root, part = target.parent, target.with_name(f".{target.name}.part")
+    root, part = target.parent, _part(target)
     try:
         if not target.exists():
-            shutil.rmtree(part, ignore_errors=True)
             inside = part / WEIGHTS.parent
             inside.mkdir(parents=True)
             model.save_assets(inside)
@@ -186,6 +187,7 @@ def write(
             torch.save(states, part / STATE)
             _seal(part, hashes)
             part.rename(target)
+        shutil.rmtree(part, ignore_errors=True)
         for tag in tags:
             link(target, tag)
         for folder in (root, *target.parents[1:3]):
@@ -197,6 +199,11 @@ def write(
         reason = getattr(error, "strerror", None) or _line(error)
         raise RunError(f"{target}: can't write the checkpoint ({reason})") from None
     return target
+
+
+def _part(target: Path) -> Path:
+    """Name the folder that a checkpoint is written to before it is whole."""
+    return target.with_name(f".{target.name}.part")
 
 
 def link(target: Path, tag: str) -> None:
@@ -215,7 +222,7 @@ def distinct(module: nn.Module) -> dict[str, Tensor]:
 
 def _same(tensor: Tensor) -> Any:
     """Return what is equal for tensors that are one and the same memory."""
-    if not tensor.numel() or str(tensor.layout) != "torch.strided":
+    if not tensor.numel() or str(tensor.layout) != "torch.strided" or not tensor.data_ptr():
         return id(tensor)
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 

@@ -293,8 +293,11 @@ class Precision(Protocol):
 class LiveStrategy(Protocol):
     """The live strategy: where the module runs, and reductions over ranks.
 
-    It may also have `adopt(optimizer)`, called with the optimizer once that is built. All ranks ask
-    for the states of module and optimizer together, and each takes up the whole of them.
+    One whose ranks have a part each of the weights also has `adopt(optimizer)`, called once that is
+    built, and `save(weights, folder)`, called on all ranks for a checkpoint: it writes what the
+    optimizer's state leaves out, and returns the whole weights on the first rank. `load(folder)`
+    takes up what it wrote, on any number of ranks. The module's state may be parts then; it takes
+    up the whole.
     """
 
     device: torch.device

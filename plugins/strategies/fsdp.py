@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import attrs
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
 
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 from framework.protocols import option
 from plugins.strategies import _ranks
 
@@ -42,13 +44,15 @@ class Fsdp:
         return LiveFsdp(*_ranks.join("fsdp", self.device))
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class LiveFsdp:
-    """One rank of several; what it is asked to save or load of its part is the whole."""
+    """One rank of several, with its part of the model and of what the optimizer keeps."""
 
     device: torch.device
     world_size: int
     rank: int
+    mesh: DeviceMesh | None = None
+    optimizer: torch.optim.Optimizer | None = None
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Share the module out over the ranks' devices, with the first rank's weights."""
@@ -56,10 +60,10 @@ class LiveFsdp:
             same = tensor.detach().contiguous()
             dist.broadcast(same, 0)
             tensor.detach().copy_(same)
-        mesh = init_device_mesh(self.device.type, (self.world_size,))
+        self.mesh = init_device_mesh(self.device.type, (self.world_size,))
         for part in (*_layers(module), module):
             # outside of a pass no weight is whole, so that they can be read and set at any time
-            made = fully_shard(part, mesh=mesh, reshard_after_forward=True)
+            made = fully_shard(part, mesh=self.mesh, reshard_after_forward=True)
             # the losses were divided by the whole batch's counts: gradients are summed
             made.set_gradient_divide_factor(1.0)
             made.set_force_sum_reduction_for_comms(True)
@@ -71,12 +75,63 @@ class LiveFsdp:
         return nullcontext()
 
     def adopt(self, optimizer: Any) -> None:
-        """Have the optimizer give and take whole states; `UserError` where it can't."""
+        """Keep what the optimizer holds of parts out of its state; `UserError` where it can't."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             kind = type(optimizer).__qualname__
             raise UserError(f"strategy 'fsdp' needs a torch.optim.Optimizer, not a {kind}")
-        optimizer.register_state_dict_post_hook(_gathered)
-        optimizer.register_load_state_dict_pre_hook(_shared)
+        optimizer.register_state_dict_post_hook(_without_parts)
+        self.optimizer = optimizer
+
+    def save(self, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+        """Write the optimizer's tensors, each rank its part; the whole weights, on the first rank.
+
+        The files are safetensors, from which any number of ranks can load. Raises `RunError` on
+        all ranks where one can't write.
+        """
+        parts = {
+            f"{at}.{name}": value
+            for at, parameter in enumerate(self._parameters())
+            for name, value in self._states(parameter).items()
+            if isinstance(value, DTensor)
+        }
+        writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        try:
+            dcp.save(parts, storage_writer=writer)
+        except dcp.CheckpointException as error:
+            raise RunError(f"{folder}: can't write the checkpoint ({_reason(error)})") from None
+        whole = {}
+        for name, tensor in weights.items():
+            value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if not self.rank:  # for the others there is no more of it than one at a time
+                whole[name] = value.cpu()
+        return whole
+
+    def load(self, folder: Path) -> None:
+        """Read this rank's part of the optimizer's tensors; `UserError` where that can't be."""
+        reader = dcp.HuggingFaceStorageReader(str(folder))
+        try:
+            known = reader.read_metadata().state_dict_metadata
+            parts = {name: self._empty(about) for name, about in known.items()}
+            dcp.load(parts, storage_reader=reader)
+        except (OSError, dcp.CheckpointException) as error:
+            raise UserError(f"{folder}: can't be read ({_reason(error)})") from None
+        parameters = self._parameters()
+        for where, part in parts.items():
+            at, _, name = where.partition(".")
+            self._states(parameters[int(at)])[name] = part
+
+    def _parameters(self) -> list[nn.Parameter]:
+        assert self.optimizer is not None
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def _states(self, parameter: nn.Parameter) -> dict[str, Any]:
+        assert self.optimizer is not None
+        return self.optimizer.state[parameter]
+
+    def _empty(self, about: Any) -> DTensor:
+        """Return memory for a part of a tensor, cut as weights are."""
+        kind = about.properties.dtype
+        return empty(about.size, dtype=kind, device_mesh=self.mesh, placements=[Shard(0)])
 
     def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Sum the counts over ranks."""
@@ -123,11 +178,6 @@ def _listed(module: nn.Module) -> Iterator[nn.Module]:
             yield from _listed(child)
 
 
-def _whole(value: Any) -> Any:
-    """Return a tensor's whole in the processor's memory, which all ranks ask for together."""
-    return value.full_tensor().cpu() if isinstance(value, DTensor) else value
-
-
 def _part(value: Any, like: Tensor) -> Any:
     """Return this rank's part of a whole tensor, where there is one of its shape like that."""
     if not isinstance(like, DTensor) or not isinstance(value, Tensor) or value.shape != like.shape:
@@ -138,19 +188,13 @@ def _part(value: Any, like: Tensor) -> Any:
 
 
 def _hook(root: nn.Module) -> None:
-    """Have a module give and take whole weights; those that are tied stay tied."""
+    """Have a module take up whole weights; in its state those that are tied are the same."""
     known: WeakValueDictionary[int, Tensor] = WeakValueDictionary()
 
-    def begin(_: nn.Module, prefix: str, __: bool) -> None:  # noqa: FBT001 - torch's
-        if not prefix:
-            known.clear()
-
-    def gather(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    def tie(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
         for name, parameter in module.named_parameters(recurse=False):
-            if prefix + name in state and isinstance(parameter, DTensor):
-                found = known.get(id(parameter))
-                found = _whole(parameter.detach()) if found is None else found
-                state[prefix + name] = known[id(parameter)] = found
+            if isinstance(parameter, DTensor) and not state[prefix + name].requires_grad:
+                state[prefix + name] = known.setdefault(id(parameter), state[prefix + name])
 
     def share(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for name, parameter in module.named_parameters(recurse=False):
@@ -158,28 +202,21 @@ def _hook(root: nn.Module) -> None:
                 state[prefix + name] = _part(state[prefix + name], parameter)
 
     for module in root.modules():
-        module.register_state_dict_pre_hook(begin)
-        module.register_state_dict_post_hook(gather)
+        module.register_state_dict_post_hook(tie)
         module.register_load_state_dict_pre_hook(share)
 
 
-def _gathered(_: Any, state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state with whole tensors."""
+def _without_parts(_: Any, state: dict[str, Any]) -> dict[str, Any]:
+    """Return an optimizer's state but for what ranks have a part of each."""
     states = {
-        at: {name: _whole(value) for name, value in found.items()}
+        at: {name: value for name, value in found.items() if not isinstance(value, DTensor)}
         for at, found in state["state"].items()
     }
     return {**state, "state": states}
 
 
-def _shared(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """Return an optimizer's state with this rank's parts."""
-    numbers = [at for group in state["param_groups"] for at in group["params"]]
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    likes = dict(zip(numbers, parameters, strict=False))  # torch says where they don't match
-    states = {
-        at: {name: _part(value, likes[at]) for name, value in found.items()}
-        for at, found in state["state"].items()
-        if at in likes
-    }
-    return {**state, "state": states}
+def _reason(error: BaseException) -> str:
+    """Say in a line what some rank met."""
+    failures = getattr(error, "failures", {}).values()
+    found = next((failure[0] for failure in failures), error)
+    return (str(found).splitlines() or [type(found).__name__])[0]
