@@ -39,10 +39,9 @@ class _Network(nn.Module):
         return {"logits": self.dropout(self.norm(self.layer(features)))}
 
 
-def _whole(gradient: Any) -> Tensor | None:
-    """Return a gradient that ranks may have shared out."""
-    made: Tensor | None = getattr(gradient, "full_tensor", lambda: gradient)()
-    return made
+def _whole(tensor: Any) -> Any:
+    """Return a tensor, if it is one, that ranks may have shared out."""
+    return getattr(tensor, "full_tensor", lambda: tensor)()
 
 
 @attrs.frozen(kw_only=True)
@@ -112,7 +111,7 @@ def wrap_keeps_the_values(case: StrategyCase) -> None:
     before = frozen_copy(module.state_dict())
     parameters = dict(module.named_parameters())
     live.wrap(module)
-    after = {name: value.cpu() for name, value in module.state_dict().items()}
+    after = {name: _whole(value).cpu() for name, value in module.state_dict().items()}
     require(set(before) == set(after), f"wrap makes the weights {listing(after)}")
     changed = [name for name, value in after.items() if not equal(value, before[name])]
     require(not changed, f"wrap changes {listing(changed)}")

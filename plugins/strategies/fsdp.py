@@ -12,8 +12,14 @@ from weakref import WeakValueDictionary
 import attrs
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.hf_storage import (
+    HuggingFaceStorageReader,
+    HuggingFaceStorageWriter,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
@@ -78,7 +84,7 @@ class LiveFsdp:
         """Keep what the optimizer holds of parts out of its state; `UserError` where it can't."""
         if not isinstance(optimizer, torch.optim.Optimizer):
             kind = type(optimizer).__qualname__
-            raise UserError(f"strategy 'fsdp' needs a torch.optim.Optimizer, not a {kind}")
+            raise UserError(f"strategy 'fsdp' needs a torch optimizer, not a {kind}")
         optimizer.register_state_dict_post_hook(_without_parts)
         self.optimizer = optimizer
 
@@ -91,13 +97,13 @@ class LiveFsdp:
         parts = {
             f"{at}.{name}": value
             for at, parameter in enumerate(self._parameters())
-            for name, value in self._states(parameter).items()
+            for name, value in self._states().get(parameter, {}).items()
             if isinstance(value, DTensor)
         }
-        writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         try:
-            dcp.save(parts, storage_writer=writer)
-        except dcp.CheckpointException as error:
+            save(parts, storage_writer=writer)
+        except CheckpointException as error:
             raise RunError(f"{folder}: can't write the checkpoint ({_reason(error)})") from None
         whole = {}
         for name, tensor in weights.items():
@@ -108,25 +114,27 @@ class LiveFsdp:
 
     def load(self, folder: Path) -> None:
         """Read this rank's part of the optimizer's tensors; `UserError` where that can't be."""
-        reader = dcp.HuggingFaceStorageReader(str(folder))
+        if not folder.exists():  # an optimizer may keep nothing
+            return
+        reader = HuggingFaceStorageReader(str(folder))
         try:
             known = reader.read_metadata().state_dict_metadata
             parts = {name: self._empty(about) for name, about in known.items()}
-            dcp.load(parts, storage_reader=reader)
-        except (OSError, dcp.CheckpointException) as error:
+            load(parts, storage_reader=reader)
+        except (OSError, CheckpointException) as error:
             raise UserError(f"{folder}: can't be read ({_reason(error)})") from None
         parameters = self._parameters()
         for where, part in parts.items():
             at, _, name = where.partition(".")
-            self._states(parameters[int(at)])[name] = part
+            self._states()[parameters[int(at)]][name] = part
 
     def _parameters(self) -> list[nn.Parameter]:
         assert self.optimizer is not None
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def _states(self, parameter: nn.Parameter) -> dict[str, Any]:
+    def _states(self) -> dict[Any, dict[str, Any]]:
         assert self.optimizer is not None
-        return self.optimizer.state[parameter]
+        return self.optimizer.state
 
     def _empty(self, about: Any) -> DTensor:
         """Return memory for a part of a tensor, cut as weights are."""
@@ -202,8 +210,8 @@ def _hook(root: nn.Module) -> None:
                 state[prefix + name] = _part(state[prefix + name], parameter)
 
     for module in root.modules():
-        module.register_state_dict_post_hook(tie)
-        module.register_load_state_dict_pre_hook(share)
+        module.register_state_dict_post_hook(tie)  # type: ignore[no-untyped-call]
+        module.register_load_state_dict_pre_hook(share)  # type: ignore[no-untyped-call]
 
 
 def _without_parts(_: Any, state: dict[str, Any]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def trained(cut: Cut, strategy: LiveStrategy) -> tuple[Steps, dict[str, Tensor],
 
     optimizer.register_step_pre_hook(note)
     losses = [update(window, step)[0] for step, window in enumerate(feed.epoch(0))]
-    return gradients, {k: v.detach() for k, v in module.state_dict().items()}, losses
+    return gradients, {k: whole(v) for k, v in module.state_dict().items()}, losses
 
 
 def shared_by(options: Options, folder: Path, many: int) -> list[Any]:

@@ -109,14 +109,17 @@ def test_ranks_share_every_step(
     trained = shares(feed, many, lambda rank: rank.epoch(1))
     assert {len(windows) for windows in trained} == {len(steps)}
     for step, every in zip(steps, zip(*trained, strict=True), strict=True):
-        assert all(every)  # all ranks go backward, even those that have nobody
+        # all ranks go forward and backward as often, even those that have nobody
+        assert len({len(window) for window in every}) == 1
+        assert all(every)
         found = [name for window in every for part in window for name in part]
         assert sorted(found) == sorted(step)
         assert not micro or all(len(part) <= micro for window in every for part in window)
     whole = shares(feed, many, lambda rank: rank.whole())
     found = [n for rank in whole for window in rank for part in window for n in part]
     assert sorted(found) == sorted(record["id"] for record in splits["train"])
-    assert len({len(windows) for windows in whole}) == 1
+    for every in zip(*whole, strict=True):
+        assert len({len(window) for window in every}) == 1
 
 
 # whole runs

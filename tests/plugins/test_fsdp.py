@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from rank_runs import CUTS, done, farthest, shared_by, shown, signal_at, trained, weights
+from safetensors.torch import load_file
 from support import points, table
+from torch import Tensor, nn
 
+from framework.commands import _checkpoints
+from framework.errors import RunError, UserError
 from framework.testing.strategy import check_strategy
 from plugins.strategies.auto import OneProcess
 from plugins.strategies.fsdp import Fsdp
@@ -33,22 +38,17 @@ def _parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, list[Any]]:
-    """What one process, two ranks and three make of all cuts: of each rank, of each cut."""
-    folder = tmp_path_factory.mktemp("ranks")
-    alone = [trained(cut, OneProcess(torch.device("cpu"))) for cut in CUTS]
-    return {0: [alone]} | {n: shared_by(OPTIONS, folder / str(n), n) for n in (2, 3)}
+def shared(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What three ranks make of all cuts: of each rank, of each cut."""
+    return shared_by(OPTIONS, tmp_path_factory.mktemp("ranks") / "3", 3)
 
 
-@pytest.mark.parametrize("many", [2, 3])
 @pytest.mark.parametrize("at", range(len(CUTS)), ids=lambda at: str(CUTS[at]))
-def test_ranks_compute_what_one_process_computes(
-    shared: Mapping[int, list[Any]], at: int, many: int
-) -> None:
+def test_ranks_compute_what_one_process_computes(shared: list[Any], at: int) -> None:
     """Gradients of each step, weights and losses are those of the whole batch, on every rank."""
     bound = 1e-12 if CUTS[at].dtype == torch.float64 else 1e-5
-    ((right, last, means),) = (rank[at] for rank in shared[0])
-    for gradients, end, losses in (rank[at] for rank in shared[many]):
+    right, last, means = trained(CUTS[at], OneProcess(torch.device("cpu")))
+    for gradients, end, losses in (rank[at] for rank in shared):
         assert len(gradients) == len(right)
         for one, other in zip([*gradients, end, *losses], [*right, last, *means], strict=True):
             assert farthest(one, other) <= bound
@@ -100,14 +100,102 @@ def test_a_resumed_run_ends_identical(tmp_path: Path) -> None:
     assert ending(run).differing(ending(whole)) == []
 
 
-@pytest.mark.parametrize("after", [1, 3])
-def test_a_run_goes_on_with_other_ranks(tmp_path: Path, after: int) -> None:
-    """Without dropout, it ends on one rank and on three as it would have on two."""
-    sets = (*HALF[:3], CPU)
-    whole, _ = experiments.ran(tmp_path / "whole", *sets[:3])
-    ended = ranks.started(tmp_path / "2", 2, *sets, signal_at(4, signal.SIGTERM, 1)).wait()
+# of four rows three ranks have two, two and none
+OTHERS = ("trainer.log_every=4", ADAM, CPU, "dataset.classes=4", signal_at(4, signal.SIGTERM, 1))
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that was terminated on two ranks after its fifth step."""
+    folder = tmp_path_factory.mktemp("broken") / "2"
+    ended = ranks.started(folder, 2, *OTHERS).wait()
     assert [each.code for each in ended] == [143] * 2, ended[-1].err
-    run, ended = done(tmp_path / "2", after, *sets, resume=True)
+    return folder
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_run_goes_on_with_other_ranks(tmp_path: Path, broken: Path, after: int) -> None:
+    """Each takes up its part, whoever wrote it: the run ends as that of one process."""
+    whole, _ = experiments.ran(tmp_path / "whole", ADAM, "dataset.classes=4")
+    folder = shutil.copytree(broken, tmp_path / "on", symlinks=True)
+    run, ended = done(folder, after, *OTHERS, resume=True)
     assert "of 2 ranks; this run may end in other bits" in ended[0].err
     assert result(run)["status"] == "completed"
     assert farthest(weights(run), weights(whole)) <= 1e-5
+
+
+def moments(folder: Path) -> dict[str, Tensor]:
+    """What is in the files of a checkpoint's shards, each name as often as there are ranks."""
+    files = sorted((folder / "shards").iterdir())
+    parts = [load_file(file) for file in files]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def test_shards_are_parts_of_the_optimizers_state(tmp_path: Path, broken: Path) -> None:
+    """Each rank's file is safetensors; behind one another they are what one process keeps."""
+    sets = (ADAM, "dataset.classes=4", signal_at(5, signal.SIGTERM, 0))
+    ended = experiments.attempt(tmp_path, *sets)
+    assert ended.code == 143, ended.err
+    (alone,) = tmp_path.glob("runs/fault/*/checkpoints/last")
+    (shards,) = broken.glob("runs/fault/*/checkpoints/last")
+    right = _checkpoints.read(alone)["optimizer"]["state"]
+    found = moments(shards)
+    assert len(found) == 2 * len(right)
+    for at, states in right.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            assert farthest({"": found[f"{at}.{name}"]}, {"": states[name]}) <= 1e-5
+    assert not {"exp_avg", "exp_avg_sq"} & set(_checkpoints.read(shards)["optimizer"]["state"][0])
+
+
+def test_a_changed_shard_is_refused(tmp_path: Path, broken: Path) -> None:
+    """One bit of one rank's part, and the checkpoint is set aside on all ranks."""
+    folder = shutil.copytree(broken, tmp_path / "on", symlinks=True)
+    (file,) = folder.glob("runs/fault/*/checkpoints/last/shards/shard-00002*")
+    found = bytearray(file.read_bytes())
+    found[-1] ^= 1
+    file.write_bytes(found)
+    ended = ranks.started(folder, 2, *OTHERS, resume=True).wait()
+    assert "its bytes changed; step-5 is set aside" in ended[0].err
+    assert "starting over" in ended[0].err
+
+
+def test_a_shard_that_cant_be_written_ends_all(tmp_path: Path) -> None:
+    """A full disk on one rank is told by both in a line, and leaves no checkpoint behind."""
+
+    def work() -> None:
+        live = OPTIONS.build()
+        module = nn.Linear(4, 4)
+        live.wrap(module)
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+        live.adopt(optimizer)
+        module(torch.ones(1, 4)).sum().backward()
+        optimizer.step()
+        blocked = Path("shards")
+        if live.rank:
+            # where its file would stand there is a folder
+            (blocked / "shard-00002-model-00001-of-00001.safetensors").mkdir(parents=True)
+        live.gather(None)
+        with pytest.raises(RunError, match="can't write the checkpoint") as error:
+            live.save(module.state_dict(), blocked)
+        assert "\n" not in str(error.value)
+
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+def test_another_optimizer_is_refused(tmp_path: Path) -> None:
+    """One that isn't torch's keeps states that nobody can share out."""
+
+    def work() -> None:
+        with pytest.raises(UserError, match="needs a torch optimizer, not a object"):
+            OPTIONS.build().adopt(object())
+
+    (ended,) = ranks.together(1, work, tmp_path).wait(60)
+    assert ended.code == 0, ended.err
+
+
+def test_outside_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without torchrun's variables it says how a run of several ranks is started."""
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(UserError, match=r"'fsdp' is started by torchrun: torchrun --standalone"):
+        OPTIONS.build()
