@@ -38,7 +38,6 @@ COUNTERS = "counters.json"
 """For those who read a checkpoint without loading it, as what deletes old ones."""
 STATE = "state.pt"
 TENSORS = "state.safetensors"
-SHARDS = "shards"
 _BITS = 1000
 _log = logging.getLogger("framework")
 
@@ -84,8 +83,8 @@ class Keeper:
         self.wait()
         ranks = self.strategy.gather(_randomness())
         target = state.folder / "checkpoints" / f"step-{state.step}"
-        save = getattr(self.strategy, "save", lambda weights, _: weights)
-        weights = save(distinct(state.model.module), _part(target) / SHARDS)
+        save = getattr(self.strategy, "save", lambda weights, _: (weights, {}))
+        weights, parts = save(distinct(state.model.module), target)
         if self.strategy.rank:
             return
         states = {name: item.state_dict() for name, item in self.live.items()}
@@ -95,7 +94,7 @@ class Keeper:
         fit = {str(at): tensor for at, tensor in found.values() if isinstance(at, int)}
         self.images[TENSORS].fill(fit)
         self.images[str(WEIGHTS)].fill(weights)
-        given = states, self.images, state.model, self.files, tags
+        given = states, {**self.images, **parts}, state.model, self.files, tags
         self.writing = self.pool.submit(write, target, *given)
 
     def wait(self) -> None:
@@ -110,7 +109,7 @@ class Keeper:
         try:
             for name, item in self.live.items():
                 item.load_state_dict(saved[name])
-            getattr(self.strategy, "load", lambda _: None)(folder / SHARDS)
+            getattr(self.strategy, "load", lambda _: None)(folder)
             state.restore(saved["counters"])
             ranks, planned = saved["generators"], saved["counters"]["total_steps"]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -172,22 +171,21 @@ def write(
     """
     import torch
 
-    root, part = target.parent, _part(target)
+    root, part = target.parent, target.with_name(f".{target.name}.part")
     try:
         if not target.exists():
+            shutil.rmtree(part, ignore_errors=True)
             inside = part / WEIGHTS.parent
             inside.mkdir(parents=True)
             model.save_assets(inside)
             hashes = {name: image.write(part / name) for name, image in images.items()}
-            info = json.dumps(files.info, indent=1) + "\n"
-            (inside / "info.json").write_text(info, encoding="utf-8")
             (inside / "experiment.toml").write_text(files.experiment, encoding="utf-8")
-            counters = json.dumps(states["counters"], indent=1) + "\n"
-            (part / COUNTERS).write_text(counters, encoding="utf-8")
+            values = {inside / "info.json": files.info, part / COUNTERS: states["counters"]}
+            for file, value in values.items():
+                file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
             torch.save(states, part / STATE)
             _seal(part, hashes)
             part.rename(target)
-        shutil.rmtree(part, ignore_errors=True)
         for tag in tags:
             link(target, tag)
         for folder in (root, *target.parents[1:3]):
@@ -199,11 +197,6 @@ def write(
         reason = getattr(error, "strerror", None) or _line(error)
         raise RunError(f"{target}: can't write the checkpoint ({reason})") from None
     return target
-
-
-def _part(target: Path) -> Path:
-    """Name the folder that a checkpoint is written to before it is whole."""
-    return target.with_name(f".{target.name}.part")
 
 
 def link(target: Path, tag: str) -> None:

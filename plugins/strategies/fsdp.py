@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Literal
 from weakref import WeakValueDictionary
@@ -27,6 +27,9 @@ from torch.distributed.tensor import DTensor, Shard, distribute_tensor, empty
 from framework.errors import RunError, UserError
 from framework.protocols import option
 from plugins.strategies import _ranks
+
+SHARDS = "shards"
+"""The folder in a checkpoint that holds what each rank has written."""
 
 
 @attrs.frozen
@@ -88,32 +91,41 @@ class LiveFsdp:
         optimizer.register_state_dict_post_hook(_without_parts)
         self.optimizer = optimizer
 
-    def save(self, weights: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-        """Write the optimizer's tensors, each rank its part; the whole weights, on the first rank.
+    def save(
+        self, weights: Mapping[str, Tensor], target: Path
+    ) -> tuple[dict[str, Tensor], dict[str, _Written]]:
+        """Write the optimizer's tensors, each rank its part, beside a checkpoint that is to be.
 
-        The files are safetensors, from which any number of ranks can load. Raises `RunError` on
-        all ranks where one can't write.
+        Returns the whole weights on the first rank, and the files by their place in the checkpoint.
+        They are safetensors, from which any number of ranks can load. Raises `RunError` on all
+        ranks where one can't write.
         """
+        whole = {}
+        for name, tensor in weights.items():
+            value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if not self.rank:  # for the others there is no more of it than one at a time
+                whole[name] = value.cpu()
+        if self.gather(target.exists())[0]:
+            return whole, {}  # it is never changed
+        return whole, self._written(target)
+
+    def _written(self, target: Path) -> dict[str, _Written]:
+        folder = target.with_name(f".{target.name}.{SHARDS}.part")
         parts = {
             f"{at}.{name}": value
             for at, parameter in enumerate(self._parameters())
             for name, value in self._states().get(parameter, {}).items()
             if isinstance(value, DTensor)
         }
-        writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
         try:
-            save(parts, storage_writer=writer)
+            save(parts, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
         except CheckpointException as error:
-            raise RunError(f"{folder}: can't write the checkpoint ({_reason(error)})") from None
-        whole = {}
-        for name, tensor in weights.items():
-            value = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
-            if not self.rank:  # for the others there is no more of it than one at a time
-                whole[name] = value.cpu()
-        return whole
+            raise RunError(f"{target}: can't write the checkpoint ({_reason(error)})") from None
+        return {f"{SHARDS}/{file.name}": _Written(file) for file in folder.iterdir()}
 
-    def load(self, folder: Path) -> None:
+    def load(self, checkpoint: Path) -> None:
         """Read this rank's part of the optimizer's tensors; `UserError` where that can't be."""
+        folder = checkpoint / SHARDS
         if not folder.exists():  # an optimizer may keep nothing
             return
         reader = HuggingFaceStorageReader(str(folder))
@@ -148,6 +160,21 @@ class LiveFsdp:
     def gather(self, value: Any) -> list[Any]:
         """Collect an object of every rank."""
         return _ranks.every(value)
+
+
+@attrs.frozen
+class _Written:
+    """A file that is written already, for a checkpoint to take up."""
+
+    file: Path
+
+    def write(self, path: Path) -> str:
+        """Put it into its place; its hash isn't known."""
+        path.parent.mkdir(exist_ok=True)
+        self.file.rename(path)
+        with suppress(OSError):
+            self.file.parent.rmdir()  # the last one leaves an empty folder
+        return ""
 
 
 class _Sharded(nn.Module):

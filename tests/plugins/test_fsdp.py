@@ -170,13 +170,13 @@ def test_a_shard_that_cant_be_written_ends_all(tmp_path: Path) -> None:
         live.adopt(optimizer)
         module(torch.ones(1, 4)).sum().backward()
         optimizer.step()
-        blocked = Path("shards")
         if live.rank:
             # where its file would stand there is a folder
-            (blocked / "shard-00002-model-00001-of-00001.safetensors").mkdir(parents=True)
+            file = "shard-00002-model-00001-of-00001.safetensors"
+            Path(".step-1.shards.part", file).mkdir(parents=True)
         live.gather(None)
         with pytest.raises(RunError, match="can't write the checkpoint") as error:
-            live.save(module.state_dict(), blocked)
+            live.save(module.state_dict(), Path("step-1"))
         assert "\n" not in str(error.value)
 
     for ended in ranks.together(2, work, tmp_path).wait(60):
