@@ -83,7 +83,7 @@ class Keeper:
         self.wait()
         ranks = self.strategy.gather(_randomness())
         target = state.folder / "checkpoints" / f"step-{state.step}"
-        save = getattr(self.strategy, "save", lambda weights, _: (weights, {}))
+        save: Any = getattr(self.strategy, "save", lambda weights, _: (weights, {}))
         weights, parts = save(distinct(state.model.module), target)
         if self.strategy.rank:
             return
@@ -309,9 +309,8 @@ def _seal(part: Path, known: Mapping[str, str]) -> None:
             continue
         name = str(file.relative_to(part))
         entries[name] = {"size": file.stat().st_size, "sha256": known.get(name) or digest(file)}
-    manifest = part / MANIFEST
-    manifest.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    _sync(manifest)
+    (part / MANIFEST).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    _sync(part / MANIFEST)
     _sync(part)
 
 

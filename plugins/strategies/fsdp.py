@@ -121,7 +121,9 @@ class LiveFsdp:
             save(parts, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
         except CheckpointException as error:
             raise RunError(f"{target}: can't write the checkpoint ({_reason(error)})") from None
-        return {f"{SHARDS}/{file.name}": _Written(file) for file in folder.iterdir()}
+        # the first rank's writer takes them away at once
+        files = [] if self.rank else folder.iterdir()
+        return {f"{SHARDS}/{file.name}": _Written(file) for file in files}
 
     def load(self, checkpoint: Path) -> None:
         """Read this rank's part of the optimizer's tensors; `UserError` where that can't be."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,11 +11,23 @@ from typing import Any
 
 import pytest
 import torch
-from rank_runs import CUTS, done, farthest, shared_by, shown, signal_at, trained, weights
-from safetensors.torch import load_file
+from rank_runs import (
+    CUTS,
+    Stack,
+    done,
+    farthest,
+    shared_by,
+    shown,
+    signal_at,
+    trained,
+    weights,
+    whole,
+)
+from safetensors.torch import load_file, save_file
 from support import points, table
 from torch import Tensor, nn
 
+from framework.checkpoint import distinct, load_weights
 from framework.commands import _checkpoints
 from framework.errors import RunError, UserError
 from framework.testing.strategy import check_strategy
@@ -89,7 +102,7 @@ HALF = ("trainer.log_every=4", "trainer.eval_every=7", ADAM, DROPOUT, CPU)
 
 def test_a_resumed_run_ends_identical(tmp_path: Path) -> None:
     """Interrupted between two logged points: all bits and points are as those of the whole."""
-    whole, _ = done(tmp_path / "whole", 2, *HALF, signal_at(99, signal.SIGTERM, 1))
+    right, _ = done(tmp_path / "right", 2, *HALF, signal_at(99, signal.SIGTERM, 1))
     folder = tmp_path / "broken"
     ended = ranks.started(folder, 2, *HALF, signal_at(6, signal.SIGTERM, 1)).wait()
     assert [each.code for each in ended] == [143] * 2, ended[-1].err
@@ -97,7 +110,7 @@ def test_a_resumed_run_ends_identical(tmp_path: Path) -> None:
     (file,) = run.glob("experiment.toml")
     file.write_text(file.read_text().replace("step = 6", "step = 99"))
     done(folder, 2, *HALF, signal_at(99, signal.SIGTERM, 1), resume=True)
-    assert ending(run).differing(ending(whole)) == []
+    assert ending(run).differing(ending(right)) == []
 
 
 # of four rows three ranks have two, two and none
@@ -116,12 +129,12 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("after", [1, 3])
 def test_a_run_goes_on_with_other_ranks(tmp_path: Path, broken: Path, after: int) -> None:
     """Each takes up its part, whoever wrote it: the run ends as that of one process."""
-    whole, _ = experiments.ran(tmp_path / "whole", ADAM, "dataset.classes=4")
+    right, _ = experiments.ran(tmp_path / "right", ADAM, "dataset.classes=4")
     folder = shutil.copytree(broken, tmp_path / "on", symlinks=True)
     run, ended = done(folder, after, *OTHERS, resume=True)
     assert "of 2 ranks; this run may end in other bits" in ended[0].err
     assert result(run)["status"] == "completed"
-    assert farthest(weights(run), weights(whole)) <= 1e-5
+    assert farthest(weights(run), weights(right)) <= 1e-5
 
 
 def moments(folder: Path) -> dict[str, Tensor]:
@@ -181,6 +194,54 @@ def test_a_shard_that_cant_be_written_ends_all(tmp_path: Path) -> None:
 
     for ended in ranks.together(2, work, tmp_path).wait(60):
         assert ended.code == 0, ended.err
+
+
+def test_tied_weights_stay_tied(tmp_path: Path) -> None:
+    """They are saved once, as in one process, and taken up by both of their owners."""
+
+    def work() -> None:
+        torch.manual_seed(3)
+        live, module = OPTIONS.build(), Stack(5)
+        plain = copy.deepcopy(module)
+        live.wrap(module)
+        live.adopt(torch.optim.SGD(module.parameters()))
+        saved, _ = live.save(distinct(module), Path("step-1"))
+        if not live.rank:
+            assert set(saved) == set(distinct(plain))
+            save_file(saved, "saved.safetensors")
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.zero_()
+        live.gather(None)
+        load_weights(module, Path("saved.safetensors"))
+        found = {name: whole(value) for name, value in module.state_dict().items()}
+        assert all(torch.equal(found[k], v) for k, v in plain.state_dict().items())
+
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+@pytest.mark.parametrize("hook", ["step_end", "evaluate_end"])
+def test_an_error_on_one_rank_ends_all(tmp_path: Path, hook: str) -> None:
+    """The rank says what happened, the other that a rank is gone."""
+    raising = f"callbacks.bad={{use='fault_raise', hook='{hook}', rank=1}}"
+    ended = ranks.started(tmp_path, 2, CPU, raising).wait(60)
+    assert [each.code for each in ended] == [1, 1]
+    assert f"failed in {hook}" in ended[1].err
+    assert "another rank is gone" in ended[0].err
+
+
+def test_an_evaluation_is_left(tmp_path: Path) -> None:
+    """One rank is terminated within it: both save and leave; it is done later."""
+    sets = (CPU, "trainer.batch_size=1", "trainer.steps=2", "dataset.checked=101")
+    bell = "metrics=[{use='fault_bell', rank=1, batch=3}]"
+    ended = ranks.started(tmp_path, 2, *sets, bell).wait(60)
+    assert [each.code for each in ended] == [143, 143], ended[0].err
+    (run,) = tmp_path.glob("runs/fault/*")
+    file = run / "experiment.toml"
+    file.write_text(file.read_text().replace("batch = 3", "batch = 99"))
+    done(tmp_path, 2, *sets, bell.replace("batch=3", "batch=99"), resume=True)
+    assert [p["step"] for p in points(run) if "val/loss" in p] == [2]
 
 
 def test_another_optimizer_is_refused(tmp_path: Path) -> None:
