@@ -38,7 +38,8 @@ class Fsdp:
 
     Start it as `torchrun --standalone --nproc-per-node 2 -m framework run EXPERIMENT`. Each rank
     keeps its part of weights, gradients and optimizer states; the weights of a layer are whole
-    only while it computes. Layers are what the model has in lists (`nn.ModuleList`).
+    only while it computes. Layers are what the model has in lists (`nn.ModuleList`). All ranks
+    write their parts of a checkpoint into the run folder, which they must share.
     """
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where the models run")
