@@ -40,9 +40,8 @@ def cut(records: NDArray[np.int64], lengths: NDArray[np.int64], items: int, toke
             found.append(records[begin:at])
             begin, longest = at, length
     pieces = [*found, records[begin:]]
-    return [
-        p[at : at + (items or len(p))] for p in pieces for at in range(0, len(p), items or len(p))
-    ]
+    size = items or max(1, len(records))
+    return [p[at : at + size] for p in pieces for at in range(0, len(p), size)]
 
 
 def in_order(rows: Iterable[tuple[int, Any]]) -> list[Any]:
@@ -135,11 +134,12 @@ class _Windows:
         if self.epoch is None:
             share = -(-feed.batch_size // feed.ranks)
             items, tokens = LARGER * (items or share), LARGER * tokens
-        mine = records[feed.rank :: feed.ranks]
-        if self.epoch is not None and not len(mine):
-            # a batch of nobody: all ranks must go backward as often
-            return [self._batch(records[:1]) | {"id": []}]
-        return [self._batch(part) for part in cut(mine, feed.lengths[mine], items, tokens)]
+        shares = [records[rank :: feed.ranks] for rank in range(feed.ranks)]
+        every = [cut(share, feed.lengths[share], items, tokens) for share in shares]
+        mine = [self._batch(part) for part in every[feed.rank]]
+        # and batches of nobody: all ranks must go forward and backward as often
+        short = max(map(len, every)) - len(mine)
+        return mine + [self._batch(records[:1]) | {"id": []} for _ in range(short)]
 
     def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         feed = self.feed

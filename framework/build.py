@@ -130,6 +130,7 @@ def trainer(
     feed = feeder(experiment, model, run.strategy, sampler)
     feeds = {k: feed(splits[k]) for k in splits.keys() if only in {None, k}}  # noqa: SIM118
     optimizer = live(experiment.optimizer, model.labelled())
+    getattr(run.strategy, "adopt", lambda _: None)(optimizer)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     items = len(splits["train"])

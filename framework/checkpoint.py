@@ -83,17 +83,19 @@ class Keeper:
         """Copy all that must survive and begin to write it; `RunError` if the last one failed."""
         self.wait()
         ranks = self.strategy.gather(_randomness())
+        target = state.folder / "checkpoints" / f"step-{state.step}"
+        save: Any = getattr(self.strategy, "save", lambda weights, _: (weights, {}))
+        weights, parts = save(distinct(state.model.module), target)
         if self.strategy.rank:
             return
         states = {name: item.state_dict() for name, item in self.live.items()}
         states |= {"counters": state.counters(), "generators": ranks}
-        target = state.folder / "checkpoints" / f"step-{state.step}"
         found: dict[Any, tuple[Any, Tensor]] = {}
         states = walked(states, lambda *thing: _plain(found, *thing), "the state")
         fit = {str(at): tensor for at, tensor in found.values() if isinstance(at, int)}
         self.images[TENSORS].fill(fit)
-        self.images[str(WEIGHTS)].fill(distinct(state.model.module))
-        given = states, self.images, state.model, self.files, tags
+        self.images[str(WEIGHTS)].fill(weights)
+        given = states, {**self.images, **parts}, state.model, self.files, tags
         self.writing = self.pool.submit(write, target, *given)
 
     def wait(self) -> None:
@@ -108,6 +110,7 @@ class Keeper:
         try:
             for name, item in self.live.items():
                 item.load_state_dict(saved[name])
+            getattr(self.strategy, "load", lambda _: None)(folder)
             state.restore(saved["counters"])
             ranks, planned = saved["generators"], saved["counters"]["total_steps"]
         except (LookupError, TypeError, ValueError, AttributeError) as error:
@@ -177,11 +180,10 @@ def write(
             inside.mkdir(parents=True)
             model.save_assets(inside)
             hashes = {name: image.write(part / name) for name, image in images.items()}
-            info = json.dumps(files.info, indent=1) + "\n"
-            (inside / "info.json").write_text(info, encoding="utf-8")
             (inside / "experiment.toml").write_text(files.experiment, encoding="utf-8")
-            counters = json.dumps(states["counters"], indent=1) + "\n"
-            (part / COUNTERS).write_text(counters, encoding="utf-8")
+            values = {inside / "info.json": files.info, part / COUNTERS: states["counters"]}
+            for file, value in values.items():
+                file.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
             torch.save(states, part / STATE)
             _seal(part, hashes)
             part.rename(target)
@@ -214,7 +216,7 @@ def distinct(module: nn.Module) -> dict[str, Tensor]:
 
 def _same(tensor: Tensor) -> Any:
     """Return what is equal for tensors that are one and the same memory."""
-    if not tensor.numel() or str(tensor.layout) != "torch.strided":
+    if not tensor.numel() or str(tensor.layout) != "torch.strided" or not tensor.data_ptr():
         return id(tensor)
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor.device
 
@@ -308,9 +310,8 @@ def _seal(part: Path, known: Mapping[str, str]) -> None:
             continue
         name = str(file.relative_to(part))
         entries[name] = {"size": file.stat().st_size, "sha256": known.get(name) or digest(file)}
-    manifest = part / MANIFEST
-    manifest.write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
-    _sync(manifest)
+    (part / MANIFEST).write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    _sync(part / MANIFEST)
     _sync(part)
 
 

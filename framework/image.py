@@ -97,9 +97,6 @@ def code(dtype: torch.dtype) -> str:
 
 
 def _append(path: Path, data: memoryview, flags: int = 0) -> None:
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | flags)
-    try:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_APPEND | flags), "ab", buffering=0) as stream:
         while data:
-            data = data[os.write(handle, data) :]
-    finally:
-        os.close(handle)
+            data = data[stream.write(data) :]

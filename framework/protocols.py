@@ -300,7 +300,14 @@ class Precision(Protocol):
 
 
 class LiveStrategy(Protocol):
-    """The live strategy: where the module runs, and reductions over ranks."""
+    """The live strategy: where the module runs, and reductions over ranks.
+
+    One whose ranks have a part each of the weights also has `adopt(optimizer)`, called once that is
+    built, and `save(weights, folder)`, called on all ranks before a checkpoint `folder` is written:
+    it returns the whole weights on the first, and what else goes into the checkpoint: by its place
+    in it, something whose `write(path)` returns its SHA-256, if known. `load(folder)` takes that up
+    again, on any number of ranks. The module's own state may be parts; it takes up the whole.
+    """
 
     device: torch.device
     world_size: int

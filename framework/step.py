@@ -155,12 +155,13 @@ class Tally:
 
         with torch.inference_mode():
             outputs, placed = self.forward(batch)
-            for part, value in self.loss(outputs, placed).items():
-                self.sums[part] += float(value)
-            for part, count in self.loss.counts(batch).items():
-                self.counts[part] += count
-            for metric in self.metrics.values():
-                metric.update(outputs, placed)
+            if batch["id"]:  # of nobody nothing counts
+                for part, value in self.loss(outputs, placed).items():
+                    self.sums[part] += float(value)
+                for part, count in self.loss.counts(batch).items():
+                    self.counts[part] += count
+                for metric in self.metrics.values():
+                    metric.update(outputs, placed)
         return outputs, placed
 
     def values(self) -> dict[str, float]:

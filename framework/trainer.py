@@ -118,7 +118,7 @@ class Trainer:
             for batch in window:
                 index = batch.pop("_index")
                 found = tally.add(batch)
-                if sink is not None:
+                if sink is not None and batch["id"]:
                     rows += zip(index, state.model.processor.decode(*found), strict=True)
                 if state.halted:
                     return True

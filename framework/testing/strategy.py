@@ -39,6 +39,11 @@ class _Network(nn.Module):
         return {"logits": self.dropout(self.norm(self.layer(features)))}
 
 
+def _whole(tensor: Any) -> Any:
+    """Return a tensor, if it is one, that ranks may have shared out."""
+    return getattr(tensor, "full_tensor", lambda: tensor)()
+
+
 @attrs.frozen(kw_only=True)
 class StrategyCase:
     """A strategy, in this process and with this machine's devices."""
@@ -93,7 +98,7 @@ def wrap_moves_to_the_device(case: StrategyCase) -> None:
     wrapped = live.wrap(module)
     require(isinstance(wrapped, nn.Module), f"wrap returns a {type(wrapped).__name__}, no module")
     for name, made in {"returns": wrapped, "is given": module}.items():
-        for key, value in made.state_dict().items():
+        for key, value in (*made.named_parameters(), *made.named_buffers()):
             index = live.device.index
             there = value.device.type == live.device.type and index in {None, value.device.index}
             where = f"'{key}' of what it {name} is on {value.device}, not on {live.device}"
@@ -106,7 +111,7 @@ def wrap_keeps_the_values(case: StrategyCase) -> None:
     before = frozen_copy(module.state_dict())
     parameters = dict(module.named_parameters())
     live.wrap(module)
-    after = {name: value.cpu() for name, value in module.state_dict().items()}
+    after = {name: _whole(value).cpu() for name, value in module.state_dict().items()}
     require(set(before) == set(after), f"wrap makes the weights {listing(after)}")
     changed = [name for name, value in after.items() if not equal(value, before[name])]
     require(not changed, f"wrap changes {listing(changed)}")
@@ -126,7 +131,7 @@ def wrap_keeps_what_it_computes(case: StrategyCase) -> None:
     expected.square().sum().backward()
     right = {name: parameter.grad for name, parameter in reference.named_parameters()}
     for name, parameter in module.named_parameters():
-        one, other = parameter.grad, right[name]
+        one, other = _whole(parameter.grad), right[name]
         if one is None or other is None:
             raise Failure(f"no gradient reaches '{name}' of the given module; wrap it, not a copy")
         require(close(one, other, EXACT), f"the gradient of '{name}' is another than without wrap")
@@ -185,7 +190,7 @@ class _Step:
         for at, part in enumerate(parts):
             self.backward(part, last=at == len(parts) - 1)
         for name, parameter in self.module.named_parameters():
-            one, other = parameter.grad, self.expected[name]
+            one, other = _whole(parameter.grad), self.expected[name]
             if one is None or other is None:
                 raise Failure(f"{words}, no gradient reaches '{name}' of the given module")
             of_ranks = f", summed over {self.live.world_size} ranks" * (self.live.world_size > 1)

@@ -59,6 +59,8 @@ class Amp:
         # what `get_total_norm` does, but for sorting them by device and type, which takes longer
         norms = torch._foreach_norm(gradients or [torch.zeros(1, device=self.device)])  # noqa: SLF001
         norm = torch.linalg.vector_norm(torch.stack(norms))
+        # of gradients that ranks have shared out it is theirs, and its parts must be one number
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         value = norm.item()  # which waits for the device, once a step
         finite = math.isfinite(value)
         # otherwise they would be multiplied by 1

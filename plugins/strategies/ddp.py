@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
@@ -13,12 +10,11 @@ import attrs
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 from framework.errors import UserError, listing
 from framework.protocols import option
-from plugins.strategies._memory import keep
+from plugins.strategies import _ranks
 
 
 @attrs.frozen
@@ -42,35 +38,7 @@ class Ddp:
 
     def build(self) -> LiveDdp:
         """Join the ranks; `UserError` outside torchrun, or where there are too few GPUs."""
-        if "RANK" not in os.environ:
-            raise UserError(
-                "strategy 'ddp' is started by torchrun: torchrun --standalone --nproc-per-node 2"
-                " -m framework run EXPERIMENT"
-            )
-        keep()
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        found = torch.cuda.device_count() if self.device != "cpu" else 0
-        if beside > found and (found or self.device == "cuda"):
-            advice = "start fewer, or set strategy.device to 'cpu'"
-            raise UserError(f"{beside} processes and {found} CUDA devices here; {advice}")
-        device = torch.device("cuda", local) if found else torch.device("cpu")
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        elif beside > 1 and os.environ.get("OMP_NUM_THREADS") == "1":
-            # which is what torchrun sets where nobody has: each may have its share of the cores
-            torch.set_num_threads(max(1, _cores() // beside))
-        if not dist.is_initialized():
-            backend = "cuda:nccl,cpu:gloo" if device.type == "cuda" else "gloo"
-            store, rank, size = next(rendezvous("env://"))
-            # torchrun gives ranks that it starts again the same one, with the addresses of the dead
-            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-            atexit.register(dist.destroy_process_group)
-        if dist.get_rank():
-            logging.getLogger("framework").setLevel(logging.ERROR)  # the first rank speaks for all
-        return LiveDdp(device, dist.get_world_size(), dist.get_rank(), self.unused)
+        return LiveDdp(*_ranks.join("ddp", self.device), self.unused)
 
 
 @attrs.frozen
@@ -100,16 +68,11 @@ class LiveDdp:
 
     def sum(self, counts: Mapping[str, int]) -> dict[str, int]:
         """Sum the counts over ranks."""
-        names = sorted(counts)
-        values = torch.tensor([counts[name] for name in names], dtype=torch.int64)
-        dist.all_reduce(values)
-        return dict(zip(names, values.tolist(), strict=True))
+        return _ranks.total(counts)
 
     def gather(self, value: Any) -> list[Any]:
         """Collect an object of every rank."""
-        found: list[Any] = [None] * self.world_size
-        dist.all_gather_object(found, value)
-        return found
+        return _ranks.every(value)
 
 
 class _Share(nn.Module):
@@ -156,9 +119,3 @@ class _Ranked(DistributedDataParallel):
         self.finished = bucket.is_last()
         work = dist.all_reduce(bucket.buffer(), async_op=True)
         return work.get_future().then(lambda done: done.value()[0])
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    there = getattr(os, "sched_getaffinity", None)
-    return len(there(0)) if there else os.cpu_count() or 1

@@ -45,7 +45,10 @@ class LiveWatch:
     def run_start(self, state: State) -> None:
         """Keep the weights that training starts from."""
         if not state.strategy.rank:
-            save_file(state.model.module.state_dict(), str(state.folder / "initial.safetensors"))
+            found = state.model.module.state_dict()
+            # where ranks have a part each: this one's
+            parts = {k: getattr(v, "to_local", lambda v=v: v)() for k, v in found.items()}
+            save_file(parts, str(state.folder / "initial.safetensors"))
         self._note(state, hook="run_start", process=os.getpid())
 
     @hookimpl

@@ -17,16 +17,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.torch import load_file
+from rank_runs import CUTS, done, farthest, shared_by, shown, signal_at, trained, weights
 from support import points, table
-from torch import Tensor, nn
 
 from framework.batching import Feed
 from framework.errors import UserError
-from framework.protocols import LiveStrategy, Outputs
-from framework.step import Forward, Update
 from framework.testing.strategy import check_strategy
-from plugins.precisions.fp32 import Fp32
 from plugins.samplers.random import LiveRandom
 from plugins.samplers.tokens import Tokens
 from plugins.strategies.auto import Auto, OneProcess
@@ -34,9 +30,9 @@ from plugins.strategies.ddp import Ddp
 from tests.faults import experiments, ranks
 from tests.faults.endings import ending
 from tests.faults.experiments import notes, result
-from tests.faults.parts import IGNORED, Layers, Letters, Texts
-from tests.faults.processes import Ended
+from tests.faults.parts import Letters, Texts
 
+OPTIONS = Ddp(device="cpu")
 CPU = "strategy={use='ddp', device='cpu'}"
 DROPOUT = "model={use='fault_net', dropout=0.3, noise=0.3}"
 
@@ -49,103 +45,7 @@ def _parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def done(folder: Path, many: int, *sets: str, resume: bool = False) -> tuple[Path, list[Ended]]:
-    """Run to the end on so many ranks; the run folder, and how each rank ended."""
-    ended = ranks.started(folder, many, *sets, resume=resume).wait()
-    assert [each.code for each in ended] == [0] * many, ended[0].err + ended[-1].err
-    (run,) = folder.glob("runs/fault/*")
-    return run, ended
-
-
-def weights(run: Path) -> dict[str, Tensor]:
-    """The weights that a run ended with."""
-    return load_file(run / "checkpoints" / "last" / "model" / "model.safetensors")
-
-
-def farthest(found: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> float:
-    """The largest difference, relative to each tensor's largest number."""
-    scales = {name: float(value.abs().max()) or 1.0 for name, value in right.items()}
-    return max(float((found[name] - right[name]).abs().max()) / scales[name] for name in right)
-
-
 # what one process computes, in float64 and float32
-
-
-class Parts:
-    """A loss of three parts that count different things; the last is often of nobody."""
-
-    coupled = False
-
-    def counts(self, batch: Mapping[str, Any]) -> dict[str, int]:
-        """Labelled items, letters, and items of one rare label."""
-        labels_B = batch["labels"]
-        return {
-            "ce": int((labels_B != IGNORED).sum()),
-            "letters": int((batch["letters"] > 0).sum()),
-            "rare": int((labels_B == 2).sum()),
-        }
-
-    def __call__(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the sums."""
-        logits_BC, labels_B = outputs["logits"], batch["labels"]
-        ce = nn.functional.cross_entropy(logits_BC, labels_B, reduction="sum", ignore_index=IGNORED)
-        letters_B = (batch["letters"] > 0).sum(-1)
-        return {
-            "ce": ce,
-            "letters": 0.1 * (letters_B * logits_BC.square().sum(-1)).sum(),
-            "rare": 3.0 * logits_BC[labels_B == 2].logsumexp(-1).sum(),
-        }
-
-
-@attrs.frozen
-class Cut:
-    """How an epoch is cut into steps and micro-batches."""
-
-    records: int
-    batch_size: int
-    micro_batch: int = 0
-    tokens: int = 0
-    dtype: torch.dtype = torch.float64
-
-
-CUTS = [
-    Cut(24, 8),
-    Cut(25, 8),  # the last step has one record, and other ranks nobody
-    Cut(26, 8, micro_batch=2),
-    Cut(23, 7, micro_batch=1),
-    Cut(5, 1),
-    Cut(1, 4),
-    Cut(31, 9, tokens=24),  # ranks have different numbers of micro-batches
-    Cut(31, 10, micro_batch=3, tokens=30),
-    Cut(29, 6, dtype=torch.float32),
-    Cut(31, 9, tokens=24, dtype=torch.float32),
-]
-Steps = list[dict[str, Tensor]]
-
-
-def trained(cut: Cut, strategy: LiveStrategy) -> tuple[Steps, dict[str, Tensor], Steps]:
-    """Train an epoch: each step's gradients, the weights at the end, each step's losses."""
-    torch.manual_seed(3)
-    module = Layers(3, 0.0).to(cut.dtype)
-    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
-    for group in optimizer.param_groups:
-        group["initial_lr"] = 0.1
-    splits = Texts(count=cut.records, unlabelled=0.3).build(5)
-    letters = Letters(splits.info)
-    sampler = Tokens(budget=cut.tokens).build() if cut.tokens else LiveRandom()
-    sizes = cut.batch_size, cut.micro_batch, 7, 0, strategy.rank, strategy.world_size
-    feed = Feed(letters, letters.encode(splits["train"]), sampler, *sizes)
-    forward = Forward(strategy.wrap(module), Fp32().build(torch.device("cpu")), strategy)
-    update = Update(forward, Parts(), optimizer, lambda _: 1.0, 0.0)
-    gradients: Steps = []
-
-    def note(*_: object) -> None:
-        named = module.named_parameters()
-        gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
-
-    optimizer.register_step_pre_hook(note)
-    losses = [update(window, step)[0] for step, window in enumerate(feed.epoch(0))]
-    return gradients, {k: v.detach() for k, v in module.state_dict().items()}, losses
 
 
 @pytest.fixture(scope="module")
@@ -153,15 +53,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, list[Any]]:
     """What one, two and three ranks make of all cuts: of each rank, of each cut."""
     found: dict[int, list[Any]] = {0: [[trained(c, OneProcess(torch.device("cpu"))) for c in CUTS]]}
     for many in (1, 2, 3):
-        folder = tmp_path_factory.mktemp(f"ranks-{many}")
-
-        def work() -> None:
-            live = Ddp(device="cpu").build()
-            torch.save([trained(cut, live) for cut in CUTS], f"{live.rank}.pt")
-
-        for ended in ranks.together(many, work, folder).wait():
-            assert ended.code == 0, ended.err
-        found[many] = [torch.load(folder / f"{rank}.pt") for rank in range(many)]
+        found[many] = shared_by(OPTIONS, tmp_path_factory.mktemp("ranks") / str(many), many)
     return found
 
 
@@ -217,14 +109,17 @@ def test_ranks_share_every_step(
     trained = shares(feed, many, lambda rank: rank.epoch(1))
     assert {len(windows) for windows in trained} == {len(steps)}
     for step, every in zip(steps, zip(*trained, strict=True), strict=True):
-        assert all(every)  # all ranks go backward, even those that have nobody
+        # all ranks go forward and backward as often, even those that have nobody
+        assert len({len(window) for window in every}) == 1
+        assert all(every)
         found = [name for window in every for part in window for name in part]
         assert sorted(found) == sorted(step)
         assert not micro or all(len(part) <= micro for window in every for part in window)
     whole = shares(feed, many, lambda rank: rank.whole())
     found = [n for rank in whole for window in rank for part in window for n in part]
     assert sorted(found) == sorted(record["id"] for record in splits["train"])
-    assert len({len(windows) for windows in whole}) == 1
+    for every in zip(*whole, strict=True):
+        assert len({len(window) for window in every}) == 1
 
 
 # whole runs
@@ -296,12 +191,6 @@ def test_commands_on_a_trained_model_refuse_ranks(runs: Mapping[int, Path]) -> N
 # resuming
 
 HALF = ("trainer.log_every=4", "trainer.eval_every=7", "optimizer={use='adamw', lr=0.01}", DROPOUT)
-
-
-def signal_at(step: int, number: int, rank: int) -> str:
-    """Settings of a callback that sends a rank a signal after a step."""
-    given = f"process=0, number={int(number)}, step={step}, rank={rank}, pause=0.0"
-    return f"callbacks.one={{use='fault_signal', {given}}}"
 
 
 @pytest.mark.parametrize(
@@ -524,18 +413,6 @@ def test_more_ranks_than_devices(monkeypatch: pytest.MonkeyPatch, device: Any, t
         Ddp(device=device).build()
 
 
-def shown(folder: Path, many: int, tell: Callable[[], object]) -> list[str]:
-    """What each of so many ranks tells of something."""
-
-    def work() -> None:
-        Ddp(device="cpu").build()
-        Path(f"told-{os.environ['RANK']}").write_text(str(tell()))
-
-    ended = ranks.together(many, work, folder).wait()
-    assert [each.code for each in ended] == [0] * many, ended[0].err
-    return [(folder / f"told-{rank}").read_text() for rank in range(many)]
-
-
 @pytest.mark.parametrize(
     ("many", "asked", "expected"), [(2, "1", "3"), (4, "1", "1"), (2, "4", "9"), (1, "1", "9")]
 )
@@ -548,7 +425,7 @@ def test_ranks_share_the_cores(
     before = torch.get_num_threads()
     torch.set_num_threads(9)
     try:
-        assert shown(tmp_path, many, torch.get_num_threads) == [expected] * many
+        assert shown(OPTIONS, tmp_path, many, torch.get_num_threads) == [expected] * many
     finally:
         torch.set_num_threads(before)
 
@@ -561,7 +438,7 @@ def test_the_strategy_keeps_its_contract(tmp_path: Path, many: int) -> None:
         check_strategy(Ddp(device="cpu"))
         return "held"
 
-    assert shown(tmp_path, many, hold) == ["held"] * many
+    assert shown(OPTIONS, tmp_path, many, hold) == ["held"] * many
 
 
 def test_ranks_draw_dropout_of_their_own(tmp_path: Path) -> None:
