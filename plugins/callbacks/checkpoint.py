@@ -132,9 +132,9 @@ def _best(folder: Path) -> int:
     """Return the step that a checkpoint calls best; -1 where it calls none so."""
     try:
         best = json.loads((folder / "counters.json").read_text(encoding="utf-8"))["best"]
-    except (OSError, ValueError, LookupError):
+        return int(best["step"]) if best else -1
+    except (OSError, ValueError, LookupError, TypeError):  # it is damaged
         return -1
-    return int(best["step"]) if best else -1
 
 
 def _kept(_: object, path: str, problem: Any) -> None:

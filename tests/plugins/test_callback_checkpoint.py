@@ -241,6 +241,18 @@ def test_pruning_lets_other_folders_be(tmp_path: Path) -> None:
     assert pruned(tmp_path, [1, 2, 3, 4], 2, {}) == others | {"step-3", "step-4"}
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"best": 1}', '{"best": {"step": null}}'])
+def test_pruning_bears_damage(tmp_path: Path, text: str) -> None:
+    """A checkpoint that no longer says which one was the best is pruned around, not failed on."""
+    for step in (3, 4):
+        (tmp_path / f"step-{step}").mkdir()
+        (tmp_path / f"step-{step}" / "counters.json").write_text(text)
+    run = trainer(tmp_path.parent, {"checkpoint": Checkpoint(keep=2).build()})
+    (tmp_path / "step-2").mkdir()
+    run.hooks.call.save_end(state=run.state, folder=tmp_path / "step-4")
+    assert {path.name for path in tmp_path.iterdir()} == {"step-3", "step-4"}
+
+
 def test_two_can_be_gone_on_from_at_any_time(tmp_path: Path) -> None:
     """From the second checkpoint on there are always two that a run could go on from.
 
