@@ -28,15 +28,15 @@ class Kind:
     """The method that its options must have."""
 
 
-_SINGLE = (
-    *("dataset", "model", "loss", "optimizer", "scheduler", "sampler"),
-    *("precision", "strategy"),
-)
+_OF_DATA = ("dataset", "model", "loss", "optimizer", "scheduler", "sampler")
+_SINGLE = (*_OF_DATA, "precision", "strategy")
 KINDS: Mapping[str, Kind] = {
     **{name: Kind(name, name) for name in _SINGLE},
     "metric": Kind("metric", "metrics", many=True, listed=True),
     "callback": Kind("callback", "callbacks", many=True),
     "source": Kind("source", None, build="fetch"),
+    **{name: Kind(name, None) for name in ("tokenizer", "decoding")},
+    "command": Kind("command", None, build="execute"),
 }
 
 
