@@ -6,8 +6,10 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
+
 from framework.errors import RunError, UserError
-from plugins._language import Generative
+from plugins._language import Decode, Generative
 from plugins.commands._choice import TOKENS, check, chosen
 from plugins.commands._generation import Limits, Text, generate, started
 
@@ -33,53 +35,69 @@ def talk(model: Generative, given: Mapping[str, Any], tools: Any) -> int:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - it gives the prompt its history
 
-    console, settings, turn = Console(highlight=False), dict(given), 0
-    console.print(HELP.format(keys=", ".join(_KEYS)), markup=False)
+    console = Console(highlight=False)
+    conversation = _Conversation(model, dict(given), tools, console)
+    conversation.help()
     while True:
         try:
             said = console.input("[bold]> [/]")
+            if said.strip() == "/quit":
+                return 0
+            conversation.take(said)
         except KeyboardInterrupt:
             console.print("\n/quit or Ctrl+D leaves")
-            continue
         except EOFError:
             console.print()
             return 0
-        command, _, rest = said.strip().partition(" ")
-        if command == "/quit":
-            return 0
-        try:
-            if command == "/set":
-                settings = changed(settings, rest.strip(), tools)
-            elif command.startswith("/"):
-                console.print(HELP.format(keys=", ".join(_KEYS)), markup=False)
-            elif said:
-                turn += 1
-                prompt = said.replace("\\n", "\n")
-                limits = Limits(settings["max_tokens"], model.context, settings["stop"])
-                (text,) = started(model, [prompt], limits, [settings["seed"], turn])
-                _answer(model, text, chosen(settings, tools), console)
         except (UserError, RunError) as error:
             console.print(str(error), markup=False, style="red")
 
 
-def _answer(model: Generative, text: Text, decode: Any, console: Any) -> None:
-    """Show a text as it comes, and why it ended."""
-    shown = 0
+@attrs.define
+class _Conversation:
+    """The settings of the moment, and how many prompts there were."""
 
-    def show() -> None:
-        nonlocal shown
-        sure = text.sure()
-        console.print(sure[shown:], end="", markup=False, soft_wrap=True)
-        shown = max(shown, len(sure))
+    model: Generative
+    settings: dict[str, Any]
+    tools: Any
+    console: Any
+    turn: int = 0
 
-    console.print(text.prompt, end="", markup=False, soft_wrap=True, style="bold")
-    try:
-        for _ in generate(model, [text], decode):
-            show()
-    except KeyboardInterrupt:
-        text.reason = "interrupted"
-        show()
-    console.print(f"\n[dim]ended: {text.reason}[/]")
+    def help(self) -> None:
+        """Say what can be written."""
+        self.console.print(HELP.format(keys=", ".join(_KEYS)), markup=False)
+
+    def take(self, said: str) -> None:
+        """Do what was written; `UserError` or `RunError` where that can't be."""
+        command, _, rest = said.strip().partition(" ")
+        if command == "/set":
+            self.settings = changed(self.settings, rest, self.tools)
+        elif command.startswith("/"):
+            self.help()
+        elif said:
+            self.turn += 1
+            prompt = said.replace("\\n", "\n")
+            settings = self.settings
+            limits = Limits(settings["max_tokens"], self.model.context, settings["stop"])
+            (text,) = started(self.model, [prompt], limits, [settings["seed"], self.turn])
+            self._answer(text, chosen(settings, self.tools))
+
+    def _answer(self, text: Text, decode: Decode) -> None:
+        """Show a text as it comes, and why it ended; Ctrl+C ends it, and nothing else."""
+        self._show(text.prompt, style="bold")
+        shown = 0
+        try:
+            for _ in generate(self.model, [text], decode):
+                sure = text.sure()
+                self._show(sure[shown:])
+                shown = len(sure)
+        except KeyboardInterrupt:
+            text.reason = "interrupted"
+            self._show(text.text[shown:])
+        self._show(f"\nended: {text.reason}\n", style="dim")
+
+    def _show(self, words: str, **style: Any) -> None:
+        self.console.print(words, end="", markup=False, soft_wrap=True, **style)
 
 
 def changed(settings: Mapping[str, Any], words: str, tools: Any) -> dict[str, Any]:
