@@ -34,6 +34,8 @@ KINDS: Mapping[str, Kind] = {
     "metric": Kind("metric", "metrics", many=True, listed=True),
     "callback": Kind("callback", "callbacks", many=True),
     "source": Kind("source", None, build="fetch"),
+    **{name: Kind(name, None) for name in ("tokenizer", "decoding")},
+    "command": Kind("command", None, build="execute"),
 }
 
 

@@ -8,10 +8,13 @@ from framework.commands import _toml
 from framework.config.merge import Draft, Origin, parse, unread
 
 
-def parsed(argument: str) -> Draft:
-    """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string."""
+def parsed(argument: str, source: str = "--set") -> Draft:
+    """Parse `K=V`: V is a TOML value of one line, or, where it isn't one, a string.
+
+    `source` is what it was given by, for messages.
+    """
     key, equals, value = argument.partition("=")
-    origin = Origin("--set", Path.cwd(), argument)
+    origin = Origin(source, Path.cwd(), argument)
     if not (key.strip() and equals) or "\n" in key or key.lstrip().startswith("#"):
         return unread(origin.problem("expected KEY=VALUE, as in --set loss.gamma=3"))
     draft = parse(argument, origin)

@@ -8,9 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from framework import __version__
-from framework.commands import terminal
+from framework.commands import _offered, terminal
 from framework.errors import RunError, UserError, fault
 
 MESSAGES = "FRAMEWORK_MESSAGES"
@@ -36,20 +37,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="example: python -m framework run experiments/tiny_bert.toml",
     )
     parser.add_argument("--version", action="version", version=f"composable-nlp {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND [ARGUMENTS]", required=True)
     words = list(sys.argv[1:] if arguments is None else arguments)
-    named = next((word for word in words if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary)
-        if name == named:
-            # only the command that was asked for is imported: `--help` stays instant
-            module = importlib.import_module(f"framework.commands.{name.replace('-', '_')}")
-            command.epilog = module.EXAMPLE
-            module.arguments(command)
-            command.set_defaults(execute=module.execute)
-    options = parser.parse_args(words)
+    options = argparse.Namespace()
     code: int = 0
     try:
+        _declare(parser, next((word for word in words if not word.startswith("-")), ""))
+        options = parser.parse_args(words)
         with terminal.reader_may_leave():
             code = options.execute(options)
             sys.stdout.flush()
@@ -65,6 +58,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _trace(error)
         return 1
     return code
+
+
+def _declare(parser: argparse.ArgumentParser, named: str) -> None:
+    """Declare every command, ours before those of plugins, and what the named one takes."""
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND [ARGUMENTS]", required=True)
+    # looking for plugins takes a while, which ours needn't wait for
+    others = {} if named in COMMANDS else _offered.summaries(named, COMMANDS)
+    for name, summary in {**COMMANDS, **others}.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name != named:
+            continue
+        # only the command that was asked for is imported: `--help` stays instant
+        module: Any = (
+            _offered.Offered(name)
+            if name in others
+            else importlib.import_module(f"framework.commands.{name.replace('-', '_')}")
+        )
+        command.epilog = module.EXAMPLE
+        module.arguments(command)
+        command.set_defaults(execute=module.execute)
 
 
 def _trace(error: BaseException) -> None:

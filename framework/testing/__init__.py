@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.testing.callback import check_callback
+    from framework.testing.command import check_command
     from framework.testing.dataset import check_dataset
+    from framework.testing.decoding import check_decoding
     from framework.testing.loss import check_loss
     from framework.testing.metric import check_metric
     from framework.testing.model import check_model
@@ -21,10 +23,13 @@ if TYPE_CHECKING:
     from framework.testing.scheduler import check_scheduler
     from framework.testing.source import check_source
     from framework.testing.strategy import check_strategy
+    from framework.testing.tokenizer import check_tokenizer
 
 __all__ = [
     "check_callback",
+    "check_command",
     "check_dataset",
+    "check_decoding",
     "check_loss",
     "check_metric",
     "check_model",
@@ -34,6 +39,7 @@ __all__ = [
     "check_scheduler",
     "check_source",
     "check_strategy",
+    "check_tokenizer",
 ]
 
 

@@ -7,18 +7,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from framework.testing import samples
 from plugins.callbacks.early_stopping import EarlyStopping
 from plugins.callbacks.mlflow import Mlflow
 from plugins.datasets.redsm5 import Redsm5
 from plugins.datasets.text import Text
+from plugins.datasets.text_file import TextFile
+from plugins.decodings.top_k import TopK
+from plugins.decodings.top_p import TopP
 from plugins.metrics.accuracy import Accuracy
 from plugins.metrics.by_group import ByGroup
 from plugins.metrics.f1 import F1
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
 from plugins.models.hf_classifier import HfClassifier
+from plugins.models.transformer_lm import TransformerLm
 from plugins.samplers.tokens import Tokens
+from plugins.tokenizers.character import Character
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 SCRATCH = tempfile.TemporaryDirectory()
@@ -33,6 +40,16 @@ CONFIG = {
 TWO = {**samples.info(), "labels": ["no", "yes"], "class_counts": [8, 4]}
 """The kit's own sample has three classes, for which a binary average is refused."""
 ANNOTATIONS = DATA / "redsm5" / "redsm5_annotations.csv"
+LABELS = torch.tensor([[2, 0, -100], [1, 1, 2], [0, -100, -100], [2, 2, 1]])
+TOKENS = {
+    "outputs": {"logits": torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0))},
+    "batch": {
+        "id": ["a", "b", "c", "d"],
+        "labels": LABELS,
+        "characters": torch.where(LABELS < 0, 0, LABELS + 1),
+    },
+}
+"""Windows of up to three tokens from a vocabulary of three, of 1 to 3 characters each."""
 CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dataset", "redsm5"): {
         "options": Redsm5(root=DATA / "redsm5", criteria=DATA / "dsm5" / "MDD_Criteria.json")
@@ -41,6 +58,17 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "options": Text(train=ANNOTATIONS, text="sentence_text", label="status", group="post_id")
     },
     ("model", "hf_classifier"): {"options": HfClassifier(max_length=96, config=CONFIG)},
+    ("dataset", "text_file"): {"options": TextFile(root=DATA / "char_lm", window=256)},
+    ("model", "transformer_lm"): {
+        "options": TransformerLm(
+            tokenizer=Character(), context=512, layers=2, heads=2, d_model=16, cache=False
+        )
+    },
+    ("loss", "token_cross_entropy"): TOKENS,
+    ("metric", "perplexity"): TOKENS,
+    ("metric", "bits_per_character"): TOKENS,
+    ("decoding", "top_k"): {"options": TopK(k=3, temperature=0.7)},
+    ("decoding", "top_p"): {"options": TopP(p=0.8)},
     ("sampler", "tokens"): {"options": Tokens(budget=512)},
     ("metric", "f1"): {"info": TWO},
     ("metric", "precision"): {"info": TWO},

@@ -241,7 +241,9 @@ def test_pruning_lets_other_folders_be(tmp_path: Path) -> None:
     assert pruned(tmp_path, [1, 2, 3, 4], 2, {}) == others | {"step-3", "step-4"}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"best": 1}', '{"best": {"step": null}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"best": 1}', '{"best": {"step": null}}']
+)
 def test_pruning_bears_damage(tmp_path: Path, text: str) -> None:
     """A checkpoint that no longer says which one was the best is pruned around, not failed on."""
     for step in (3, 4):

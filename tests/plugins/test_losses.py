@@ -15,6 +15,7 @@ from torch import Tensor
 from framework.errors import UserError
 from plugins.losses.cross_entropy import CrossEntropy
 from plugins.losses.focal import Focal
+from plugins.losses.token_cross_entropy import TokenCrossEntropy
 
 IGNORED = -100
 LOSSES = [
@@ -277,3 +278,21 @@ def test_one_name_per_part(options: Any) -> None:
     logits, labels = items(10, 3)
     assert [*live.counts({"labels": labels})] == [*live({"logits": logits}, {"labels": labels})]
     assert live.coupled is False
+
+
+def test_tokens_of_ragged_windows_count_one_each() -> None:
+    """The loss of windows of 1 and 3 tokens is the sum over 4 tokens, and so is its count.
+
+    It fails where a window's mean is taken first: then a token of the short one weighs three times.
+    """
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
+    labels = torch.tensor([[2, IGNORED, IGNORED], [0, 1, 4]])
+    live = TokenCrossEntropy().build({})
+    expected = 0.0
+    for row, item in zip(logits.tolist(), labels.tolist(), strict=True):
+        for scores, label in zip(row, item, strict=True):
+            if label != IGNORED:
+                expected += math.log(sum(map(math.exp, scores))) - scores[label]
+    assert live.counts({"labels": labels}) == {"token_cross_entropy": 4}
+    assert value(live, logits, labels).item() == pytest.approx(expected, rel=1e-12)

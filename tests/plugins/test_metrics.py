@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from framework.errors import UserError
 from plugins.metrics.accuracy import Accuracy
+from plugins.metrics.bits_per_character import BitsPerCharacter
 from plugins.metrics.by_group import ByGroup
 from plugins.metrics.f1 import F1
+from plugins.metrics.perplexity import Perplexity
 from plugins.metrics.pr_auc import PrAuc
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
@@ -281,3 +283,39 @@ def test_updates_leave_the_batch_alone() -> None:
     assert torch.equal(outputs["logits"], logits)
     assert torch.equal(rows["labels"], labels)
     assert rows["meta"] == [{"symptom": "mood"}] * 2
+
+
+def test_perplexity_and_bits_are_over_totals() -> None:
+    """Both divide the sum over all batches, by tokens and by characters, as float64 says.
+
+    They fail where the means of batches, here of 1 and of 3 tokens, are averaged.
+    """
+    generator = torch.Generator().manual_seed(2)
+    batches = [([[3]], [[2]]), ([[0, 1], [4, -100]], [[1, 5], [1, 0]])]
+    nats, tokens, characters = 0.0, 0, 0
+    lives = [Perplexity().build({}), BitsPerCharacter().build({})]
+    for labels, counts in batches:
+        logits = torch.randn(len(labels), len(labels[0]), 5, generator=generator)
+        batch = {"labels": torch.tensor(labels), "characters": torch.tensor(counts)}
+        for live in lives:
+            live.update({"logits": logits}, batch)
+        for row, label, count in zip(
+            logits.flatten(0, 1).double().tolist(),
+            itertools.chain(*labels),
+            itertools.chain(*counts),
+            strict=True,
+        ):
+            if label >= 0:
+                nats += math.log(sum(map(math.exp, row))) - row[label]
+                tokens, characters = tokens + 1, characters + count
+    assert (tokens, characters) == (4, 9)
+    assert lives[0].compute()[""] == pytest.approx(math.exp(nats / 4), rel=1e-6)
+    assert lives[1].compute()[""] == pytest.approx(nats / math.log(2) / 9, rel=1e-6)
+    assert math.isnan(Perplexity().build({}).compute()[""])
+
+
+def test_a_perplexity_beyond_floats_is_infinite() -> None:
+    """A model that is as wrong as can be doesn't end the evaluation."""
+    live = Perplexity().build({})
+    live.update({"logits": torch.tensor([[[0.0, -1e4]]])}, {"labels": torch.tensor([[1]])})
+    assert live.compute() == {"": math.inf}
