@@ -31,8 +31,8 @@ def cut(records: NDArray[np.int64], lengths: NDArray[np.int64], items: int, toke
 
     Padding counts as tokens; a record that is too long by itself stands alone. 0: any number.
     """
-    if not items and not tokens:
-        return [records]
+    if not len(records) or not (items or tokens):
+        return [records][: len(records)]  # none of no records
     found, begin, longest = [], 0, 0
     for at, length in enumerate(lengths.tolist() if tokens else ()):
         longest = max(longest, length)

@@ -15,7 +15,6 @@ import os
 import random
 import shutil
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -155,7 +154,7 @@ class Keeper:
 def _give_way() -> None:
     """Have the calling thread take the processor time that training leaves, and a tenth."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        os.nice(10)
 
 
 def write(

@@ -55,8 +55,6 @@ class Image:
         self._size = start + end
         if len(self._bytes) < self._size:
             self._bytes = mmap.mmap(-1, self._size)
-            if hasattr(mmap, "MADV_HUGEPAGE"):  # a fault for each 2 MB of it, not for each 4 KB
-                self._bytes.madvise(mmap.MADV_HUGEPAGE)
         self._bytes[:start] = len(text).to_bytes(8, "little") + text
         for name, tensor in tensors.items():
             if count := tensor.numel():

@@ -28,8 +28,8 @@ Features = Mapping[str, Any]
 Batch = dict[str, Any]
 """What `collate` made: tensors and lists; record ids under `id`.
 
-Names that begin with `_` are the core's. Of several ranks one may have no record of a short step:
-it has a batch whose `id` is empty, of which nothing counts."""
+Names that begin with `_` are the core's. Of several ranks all have as many batches, in training
+and in evaluation: one without has a batch whose `id` is empty, of which nothing counts."""
 Outputs = Mapping[str, "Tensor"]
 Info = Mapping[str, Any]
 """What a dataset says of itself, as JSON: label names, class counts of train: opaque to the core.

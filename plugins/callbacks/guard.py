@@ -79,16 +79,16 @@ class LiveGuard:
         self, state: State, window: Sequence[Any], loss: Mapping[str, Tensor], norm: Tensor
     ) -> None:
         """Stop at what isn't finite; count what doesn't move."""
+        if state.step % _LOOK == 0 or len(state.optimizer.param_groups) > len(self.dead):
+            self.run_start(state)
+        elif self.handle and self.dead and max(self.dead) < 0:
+            self.handle = self.handle.remove()
         if state.missed:
             self._left_out(state, window, loss, norm)
             return
         self.missed = 0
         self.recent.append(loss)
         self._rate(state)
-        if state.step % _LOOK == 0 or len(state.optimizer.param_groups) > len(self.dead):
-            self.run_start(state)
-        elif self.handle and self.dead and max(self.dead) < 0:
-            self.handle = self.handle.remove()
 
     @hookimpl
     def log(self, point: Mapping[str, Any]) -> None:

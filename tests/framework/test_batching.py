@@ -43,6 +43,12 @@ def test_a_cut_keeps_the_order_and_fits(lengths: list[int], items: int, tokens: 
         assert len(part) == 1 or not tokens or max(given[part // 3]) * len(part) <= tokens
 
 
+@pytest.mark.parametrize(("items", "tokens"), [(0, 0), (3, 0), (0, 9), (3, 9)])
+def test_no_records_are_no_micro_batch(items: int, tokens: int) -> None:
+    """A rank without a record of a short step has nothing to cut."""
+    assert cut(np.arange(0), np.arange(0), items, tokens) == []
+
+
 @given(LENGTHS, st.integers(0, 15), st.integers(1, 200))
 def test_a_cut_is_no_finer_than_it_must(lengths: list[int], items: int, tokens: int) -> None:
     """A micro-batch ends only where the next record would not fit."""

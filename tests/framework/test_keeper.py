@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import copy
+import os
 import random
+import sys
 import threading
 from concurrent import futures
 from pathlib import Path
@@ -228,6 +230,17 @@ def test_one_is_written_at_a_time_and_told_where_training_runs(tmp_path: Path) -
         (f"step-{step}", [f"step-{other}" for other in range(1, step + 1)], here)
         for step in (1, 2, 3)
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own")
+def test_the_writer_gives_way(tmp_path: Path) -> None:
+    """It has a lower priority than training, also where that is lowered later."""
+    run = trainer(tmp_path)
+
+    def priority() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert run.keeper.pool.submit(priority).result() == min(19, priority() + 10)
 
 
 def test_nothing_is_written_unasked(tmp_path: Path) -> None:

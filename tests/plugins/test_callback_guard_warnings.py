@@ -117,6 +117,32 @@ def test_a_group_that_dies_later_is_said(tmp_path: Path, said: Said) -> None:
     assert DEAD.fullmatch(warning)
 
 
+def test_a_step_left_out_delays_no_look(
+    tmp_path: Path, said: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the step before the look was left out, what is dead is found at the same step."""
+    monkeypatch.setattr("plugins.callbacks.guard._LOOK", 20)
+    module = Separate(lambda call: call <= 10)
+
+    class Spoiled:
+        """Makes the gradients of the step that ends as number 20 NaN."""
+
+        factor = 1.0
+
+        @hookimpl
+        def step_start(self, state: Any) -> None:
+            """See which step begins."""
+            self.factor = torch.nan if state.step == 19 else 1.0
+
+    given = {"module": module, "optimizer": _groups(module), "on_nonfinite": "skip"}
+    spoiled = Spoiled()
+    module.body.weight.register_hook(lambda gradient: gradient * spoiled.factor)
+    callbacks = {"spoiled": spoiled}
+    run, _ = guarded(tmp_path, Guard(patience=4), epochs=10, callbacks=callbacks, **given)
+    assert run.state.skipped == 1
+    assert any(DEAD.fullmatch(warning) for warning in said())
+
+
 def test_a_first_gradient_of_zero_is_no_fault(tmp_path: Path, said: Said) -> None:
     """A low-rank adapter, one half of which is 0 at first, is alive from its second step on."""
 

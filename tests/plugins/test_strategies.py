@@ -51,8 +51,7 @@ def test_memory_is_used_again() -> None:
         for words in ([], ["built"])
     ]
     pages = (64 << 20) // resource.getpagesize()
-    assert faults[0] > pages  # three times as many, where the system has no larger pages
-    assert faults[1] < pages / 10
+    assert faults[1] < min(pages, faults[0]) / 10
 
 
 @without_cuda
