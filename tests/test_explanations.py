@@ -105,7 +105,7 @@ def test_each_value_says_where_it_came_from(here: Path, capsys: Capture) -> None
         "metrics.f1.use": "base.toml:4",
         "metrics.f1.average": "x.toml:5",
         "callbacks.checkpoint.monitor": "x.toml:7",
-        "callbacks.jsonl.use": "framework/defaults.toml:27",
+        "callbacks.jsonl.use": "framework/defaults.toml:28",
     }
     assert all(comment for key, comment in found.items() if not key.endswith("."))
 
@@ -233,9 +233,9 @@ def test_hooks_show_who_is_called_and_why(here: Path, capsys: Capture) -> None:
     assert tuple(blocks) == NAMES
     owner = ["composable-nlp", version("composable-nlp")]
     assert [line.split() for line in blocks["log"]] == [
-        ["1.", "guard", *owner, "framework/defaults.toml:25"],
-        ["2.", "progress", *owner, "framework/defaults.toml:26"],
-        ["3.", "jsonl", *owner, "framework/defaults.toml:27"],
+        ["1.", "guard", *owner, "framework/defaults.toml:26"],
+        ["2.", "progress", *owner, "framework/defaults.toml:27"],
+        ["3.", "jsonl", *owner, "framework/defaults.toml:28"],
     ]
     assert blocks["step_start"] == ["nobody"]
 
