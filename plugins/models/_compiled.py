@@ -56,6 +56,7 @@ class Compiled:
     def __call__(self, given: Mapping[str, Tensor]) -> Tensor:
         """Return the logits [B, C] of `input_ids`, `attention_mask` and what else is [B, T]."""
         from torch._dynamo.exc import TorchDynamoException
+        from torch.distributed.tensor import DTensor
 
         if self.run is None:
             return _logits(self.net, given)
@@ -65,8 +66,10 @@ class Compiled:
             with _settings():
                 return _logits(self.run, self._padded(given))[: len(given["input_ids"])]
         except TorchDynamoException as error:
-            self.run, reason = None, str(error)
-        _log.warning("trainer.compile: %s; going on without it", _sentence(reason))
+            self.run, reason = None, _sentence(str(error))
+        if any(isinstance(parameter, DTensor) for parameter in self.net.parameters()):
+            reason = "ranks share the layers out (strategy 'fsdp'), which can't be compiled"
+        _log.warning("trainer.compile: %s; going on without it", reason)
         _cpu.quicken(self.net)
         _set_randomness(device, before)
         return _logits(self.net, given)

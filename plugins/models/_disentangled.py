@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
@@ -32,6 +32,18 @@ def encoded(encoder: Any, states: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def _layer(
+    layer: Any, distances: Tensor | None, lengths: Sequence[int], states: Tensor, embeddings: Any
+) -> Tensor:
+    """Return a layer's states; it is called itself, for the hooks that a strategy has on it."""
+    layer.forward = functools.partial(_computed, layer, distances, lengths)
+    try:
+        found: Tensor = nn.Module.__call__(layer, states, embeddings)
+    finally:
+        del layer.forward
+    return found
+
+
+def _computed(
     layer: Any, distances: Tensor | None, lengths: Sequence[int], states: Tensor, embeddings: Any
 ) -> Tensor:
     context = _attended(layer.attention.self, states, distances, embeddings, lengths)

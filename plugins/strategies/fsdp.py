@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, finalize
 
 import attrs
 import torch
@@ -38,8 +39,10 @@ class Fsdp:
 
     Start it as `torchrun --standalone --nproc-per-node 2 -m framework run EXPERIMENT`. Each rank
     keeps its part of weights, gradients and optimizer states; the weights of a layer are whole
-    only while it computes. Layers are what the model has in lists (`nn.ModuleList`). All ranks
-    write their parts of a checkpoint into the run folder, which they must share.
+    only while it computes. Layers are what the model has in lists (`nn.ModuleList`). Ranks may use
+    different parameters in a batch, but must use the same layers in the same order. All ranks
+    write their parts of a checkpoint into the run folder, which they must share. Of optimizers it
+    takes those of torch that keep of a parameter numbers and tensors of its shape, as AdamW.
     """
 
     device: Literal["auto", "cpu", "cuda"] = option("auto", help="where the models run")
@@ -54,6 +57,52 @@ class Fsdp:
         return LiveFsdp(*_ranks.join("fsdp", self.device))
 
 
+@attrs.define
+class _Used:
+    """What this rank uses of a module: layers in their order, and parameters with a gradient."""
+
+    order: list[str] = attrs.field(factory=list)
+    names: set[str] = attrs.field(factory=set)
+    whole: dict[str, Tensor] = attrs.field(factory=dict)
+
+    def watch(self, root: nn.Module, layers: list[nn.Module]) -> None:
+        """Note down what is used of it in training."""
+        places = {module: name for name, module in root.named_modules()}
+        for part in (*layers, root):
+            # behind torch's own hook, and so with the weights whole
+            part.register_forward_pre_hook(self._called(places[part]))
+
+    def take(self) -> tuple[list[str], set[str]]:
+        """Return it, and begin anew."""
+        found = self.order, self.names
+        self.order, self.names = [], set()
+        return found
+
+    def _called(self, place: str) -> Callable[..., None]:
+        def called(part: nn.Module, _: Any) -> None:
+            if not torch.is_grad_enabled():
+                return
+            self.order.append(place)
+            for own, whole in part.named_parameters(prefix=place):
+                shared = isinstance(whole, DTensor)
+                if whole.requires_grad and not shared and self.whole.get(own) is not whole:
+                    self.whole[own] = whole
+                    reached = self._reached(place, own)
+                    whole.register_post_accumulate_grad_hook(reached)  # type: ignore[no-untyped-call]
+
+        hook: Callable[..., None] = torch.compiler.disable(called)  # type: ignore[no-untyped-call]
+        return hook
+
+    def _reached(self, place: str, name: str) -> Callable[[Tensor], None]:
+        def reached(_: Tensor) -> None:
+            self.names.add(name)
+            # gradients outside of layers are summed last of all, whenever they came
+            if place and self.order[-1] != f"{place} back":
+                self.order.append(f"{place} back")
+
+        return reached
+
+
 @attrs.define(eq=False)
 class LiveFsdp:
     """One rank of several, with its part of the model and of what the optimizer keeps."""
@@ -63,6 +112,7 @@ class LiveFsdp:
     rank: int
     mesh: DeviceMesh | None = None
     optimizer: torch.optim.Optimizer | None = None
+    used: _Used = attrs.field(factory=_Used)
 
     def wrap(self, module: nn.Module) -> nn.Module:
         """Share the module out over the ranks' devices, with the first rank's weights."""
@@ -71,18 +121,38 @@ class LiveFsdp:
             dist.broadcast(same, 0)
             tensor.detach().copy_(same)
         self.mesh = init_device_mesh(self.device.type, (self.world_size,))
-        for part in (*_layers(module), module):
+        layers = _layers(module)
+        for part in (*layers, module):
             # outside of a pass no weight is whole, so that they can be read and set at any time
             made = fully_shard(part, mesh=self.mesh, reshard_after_forward=True)
             # the losses were divided by the whole batch's counts: gradients are summed
             made.set_gradient_divide_factor(1.0)
             made.set_force_sum_reduction_for_comms(True)
+            # else ranks that use different parameters of it would sum one's with another's
+            made.set_reduce_scatter_unused_params(True, recurse=False)
         _hook(module)
+        self.used.watch(module, layers)
         return _Sharded(module)
 
-    def accumulate(self, module: nn.Module, *, last: bool) -> AbstractContextManager[Any]:  # noqa: ARG002
-        """Gradients are summed in every micro-batch: to wait, each rank would keep them whole."""
-        return nullcontext()
+    @contextmanager
+    def accumulate(self, module: nn.Module, *, last: bool) -> Iterator[None]:
+        """Gradients are summed in every micro-batch: to wait, each rank would keep them whole.
+
+        `UserError` after the `last` where ranks have used different layers, or in another order:
+        each has computed with parts of several of them.
+        """
+        yield
+        if not last:
+            return
+        ranks = self.gather(self.used.take())
+        orders = [order for order, _ in ranks]
+        if any(order != orders[0] for order in orders):
+            advice = "strategy 'fsdp' can't share them out; take 'ddp' with unused = true"
+            raise UserError(f"ranks use different layers of the model in a batch; {advice}")
+        found = set[str]().union(*(names for _, names in ranks))
+        for name, parameter in module.named_parameters():
+            if name.removeprefix("whole.") not in found:
+                parameter.grad = None  # as in one process: an optimizer leaves it alone
 
     def adopt(self, optimizer: Any) -> None:
         """Keep what the optimizer holds of parts out of its state; `UserError` where it can't."""
@@ -112,19 +182,35 @@ class LiveFsdp:
 
     def _written(self, target: Path) -> dict[str, _Written]:
         folder = target.with_name(f".{target.name}.{SHARDS}.part")
-        parts = {
-            f"{at}.{name}": value
-            for at, parameter in enumerate(self._parameters())
-            for name, value in self._states().get(parameter, {}).items()
-            if isinstance(value, DTensor)
-        }
+        if not self.rank:  # one that was killed may have left parts there
+            shutil.rmtree(folder, ignore_errors=True)
+        parts = self._parts()
+        if not any(self.gather(bool(parts))):
+            return {}
         try:
             save(parts, storage_writer=HuggingFaceStorageWriter(str(folder), save_distributed=True))
         except CheckpointException as error:
+            if not self.rank:
+                shutil.rmtree(folder, ignore_errors=True)
             raise RunError(f"{target}: can't write the checkpoint ({_reason(error)})") from None
-        # the first rank's writer takes them away at once
-        files = [] if self.rank else folder.iterdir()
-        return {f"{SHARDS}/{file.name}": _Written(file) for file in files}
+        if self.rank:  # the first rank's writer takes them away at once
+            return {}
+        left = _Left(folder)
+        return {f"{SHARDS}/{file.name}": _Written(file, left) for file in folder.iterdir()}
+
+    def _parts(self) -> dict[str, DTensor]:
+        """Return what the optimizer keeps in parts; `UserError` where that isn't cut as weights."""
+        found = {}
+        for at, parameter in enumerate(self._parameters()):
+            for name, value in self._states().get(parameter, {}).items():
+                if not isinstance(value, DTensor):
+                    continue
+                if value.shape != parameter.shape or value.placements != (Shard(0),):
+                    kind = type(self.optimizer).__qualname__
+                    what = f"{kind}'s '{name}', which is not of its parameter's shape"
+                    raise UserError(f"strategy 'fsdp' can't keep {what}; take AdamW, or 'ddp'")
+                found[f"{at}.{name}"] = value
+        return found
 
     def load(self, checkpoint: Path) -> None:
         """Read this rank's part of the optimizer's tensors; `UserError` where that can't be."""
@@ -152,7 +238,7 @@ class LiveFsdp:
         return self.optimizer.state
 
     def _empty(self, about: Any) -> DTensor:
-        """Return memory for a part of a tensor, cut as weights are."""
+        """Return memory for a part of a tensor, cut as weights are: others aren't saved."""
         kind = about.properties.dtype
         return empty(about.size, dtype=kind, device_mesh=self.mesh, placements=[Shard(0)])
 
@@ -165,18 +251,28 @@ class LiveFsdp:
         return _ranks.every(value)
 
 
+@attrs.frozen(eq=False)
+class _Left:
+    """The folder of files that are written already; it goes with the last who holds this."""
+
+    folder: Path
+
+    def __attrs_post_init__(self) -> None:
+        """See to it, also where they were not taken up."""
+        finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
 @attrs.frozen
 class _Written:
     """A file that is written already, for a checkpoint to take up."""
 
     file: Path
+    left: _Left
 
     def write(self, path: Path) -> str:
         """Put it into its place; its hash isn't known."""
         path.parent.mkdir(exist_ok=True)
         self.file.rename(path)
-        with suppress(OSError):
-            self.file.parent.rmdir()  # the last one leaves an empty folder
         return ""
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import io
+import logging
+import resource
 import shutil
 import signal
 from collections.abc import Iterator
@@ -31,6 +34,7 @@ from framework.checkpoint import distinct, load_weights
 from framework.commands import _checkpoints
 from framework.errors import RunError, UserError
 from framework.testing.strategy import check_strategy
+from plugins.models.hf_classifier import HfClassifier, LiveClassifier
 from plugins.strategies.auto import OneProcess
 from plugins.strategies.fsdp import Fsdp
 from tests.faults import experiments, ranks
@@ -184,16 +188,200 @@ def test_a_shard_that_cant_be_written_ends_all(tmp_path: Path) -> None:
         module(torch.ones(1, 4)).sum().backward()
         optimizer.step()
         if live.rank:
-            # where its file would stand there is a folder
-            file = "shard-00002-model-00001-of-00001.safetensors"
-            Path(".step-1.shards.part", file).mkdir(parents=True)
-        live.gather(None)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         with pytest.raises(RunError, match="can't write the checkpoint") as error:
             live.save(module.state_dict(), Path("step-1"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
         assert "\n" not in str(error.value)
 
     for ended in ranks.together(2, work, tmp_path).wait(60):
         assert ended.code == 0, ended.err
+    assert not [*tmp_path.glob(".step*")]
+
+
+def test_nothing_is_left_beside_checkpoints(tmp_path: Path) -> None:
+    """Neither of an optimizer that keeps nothing, nor of files that are taken up or are not."""
+
+    def work() -> None:
+        live, module = OPTIONS.build(), nn.Linear(4, 4)
+        live.wrap(module)
+        old = Path(".step-2.shards.part", "shard-00007.safetensors")  # of one that was killed
+        old.parent.mkdir(exist_ok=True)
+        old.touch()
+        live.gather(None)
+        for momentum, files in ((0.0, 0), (0.9, 2)):
+            optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=momentum)
+            live.adopt(optimizer)
+            module(torch.ones(1, 4)).sum().backward()
+            optimizer.step()
+            _, parts = live.save(module.state_dict(), Path("step-2"))
+            assert len(parts) == (0 if live.rank else files)
+        for name in [*parts][1:]:
+            parts[name].write(Path("step-1", name))
+        del parts
+        live.gather(None)
+        assert not [*Path().glob(".step*")]
+
+    (tmp_path / "step-1").mkdir()
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+class Rows(torch.optim.SGD):
+    """Keeps a number of each row."""
+
+    def step(self, closure: Any = None) -> None:
+        """Note down the numbers."""
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["rows"] = parameter.grad.sum(1)
+
+
+def test_an_optimizer_with_states_of_other_shapes(tmp_path: Path) -> None:
+    """What couldn't be taken up again is refused when it would be saved, in words."""
+
+    def work() -> None:
+        live, module = OPTIONS.build(), nn.Linear(4, 4, bias=False)
+        live.wrap(module)
+        optimizer = Rows(module.parameters())
+        live.adopt(optimizer)
+        module(torch.ones(1, 4)).sum().backward()
+        optimizer.step()
+        with pytest.raises(UserError, match=r"can't keep Rows's 'rows'.*take AdamW"):
+            live.save(module.state_dict(), Path("step-1"))
+
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+class Heads(nn.Module):
+    """Of its heads each record takes those that it names."""
+
+    def __init__(self, *, listed: bool) -> None:
+        """Make the heads, as layers or as none."""
+        super().__init__()
+        heads = {name: nn.Linear(4, 4) for name in "abcd"}
+        self.first = nn.Linear(4, 4)
+        self.heads: Any = nn.ModuleList(heads.values()) if listed else nn.ModuleDict(heads)
+
+    def forward(self, rows_BH: Tensor, names: list[str]) -> Tensor:
+        """Return a sum."""
+        keys = names if isinstance(self.heads, nn.ModuleDict) else ["abcd".index(n) for n in names]
+        hidden_BH = self.first(rows_BH)
+        parts = [self.heads[key](hidden_BH[[at]]).sum() for at, key in enumerate(keys)]
+        return sum(parts, hidden_BH.sum() * 0)
+
+
+def test_ranks_use_different_parameters(tmp_path: Path) -> None:
+    """Gradients are those of one process with all of the records; who is used by none has none."""
+
+    def work() -> None:
+        torch.manual_seed(3)
+        live, module = OPTIONS.build(), Heads(listed=False).double()
+        alone, rows = copy.deepcopy(module), torch.randn(6, 4, dtype=torch.float64)
+        shared = live.wrap(module)
+        # one of three ranks is the first that has nobody
+        names = ["b", "c", "c", "a", "c", "c"]
+        for step in range(2):
+            for at in range(2):
+                own = slice(at * 3 + live.rank, at * 3 + live.rank + (live.rank < 2))
+                with live.accumulate(shared, last=at == 1):
+                    shared(rows[own], names[own]).backward()
+            alone(rows[[0, 1, 3, 4]], ["b", "c", "a", "c"]).backward()
+            for (name, one), other in zip(
+                module.named_parameters(), alone.parameters(), strict=True
+            ):
+                assert (one.grad is None) == (other.grad is None), (step, name)
+                if other.grad is not None:
+                    assert farthest({"": whole(one.grad)}, {"": other.grad}) <= 1e-12, name
+            module.zero_grad()
+            alone.zero_grad()
+
+    for ended in ranks.together(3, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+def test_ranks_that_use_different_layers_are_refused(tmp_path: Path) -> None:
+    """Each would compute with parts of both: it is said before a step is taken."""
+
+    def work() -> None:
+        live, module = OPTIONS.build(), Heads(listed=True)
+        shared = live.wrap(module)
+        with live.accumulate(shared, last=True):
+            shared(torch.ones(1, 4), ["a"]).backward()
+        with (
+            pytest.raises(UserError, match=r"ranks use different layers.*take 'ddp' with unused"),
+            live.accumulate(shared, last=True),
+        ):
+            shared(torch.ones(1, 4), ["bc"[live.rank]]).backward()
+
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+TINY_DEBERTA: dict[str, Any] = {
+    "model_type": "deberta-v2",
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+    "vocab_size": 60,
+    "max_position_embeddings": 32,
+}
+
+
+def classifier(**options: Any) -> tuple[LiveClassifier, dict[str, Any]]:
+    """A small DeBERTa with a batch."""
+    torch.manual_seed(3)
+    texts = ["he wakes at four", "no", "it is light"]
+    records = [{"id": t, "text": t, "text_pair": "", "label": 0} for t in texts]
+    info = {"labels": ["no", "yes"], "class_counts": [2, 1], "train": records}
+    model = HfClassifier(config=TINY_DEBERTA, max_length=16, cache=False, **options).build(info)
+    return model, model.processor.collate(model.processor.encode(records))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_packed_deberta_is_shared_out(tmp_path: Path, recompute: bool) -> None:  # noqa: FBT001
+    """Its layers compute texts behind one another, and have their weights whole for it."""
+
+    def work() -> None:
+        live = OPTIONS.build()
+        model, batch = classifier(packing=True, activation_checkpointing=recompute)
+        module = model.module.train()
+        alone = copy.deepcopy(module)
+        shared = live.wrap(module)
+        with live.accumulate(shared, last=True):
+            (shared(**batch)["logits"].square().sum() / live.world_size).backward()
+        alone(**batch)["logits"].square().sum().backward()
+        named = {k: p.grad for k, p in alone.named_parameters() if p.grad is not None}
+        found = {k: p.grad for k, p in module.named_parameters() if p.grad is not None}
+        assert set(found) == set(named)
+        assert farthest({k: whole(v) for k, v in found.items()}, named) <= 1e-4
+
+    for ended in ranks.together(2, work, tmp_path).wait(60):
+        assert ended.code == 0, ended.err
+
+
+def test_what_is_shared_out_isnt_compiled(tmp_path: Path) -> None:
+    """One line names the strategy, and the model computes what it does without."""
+
+    def work() -> None:
+        live, lines = OPTIONS.build(), io.StringIO()
+        logging.getLogger("framework").addHandler(logging.StreamHandler(lines))
+        model, batch = classifier()
+        right = model.module.eval()(**batch)["logits"].detach()
+        model.compile("default")
+        shared = live.wrap(model.module)
+        with torch.inference_mode():
+            found = shared(**batch)["logits"]
+        assert farthest({"": found}, {"": right}) <= 1e-5
+        assert "trainer.compile: ranks share the layers out (strategy 'fsdp')" in lines.getvalue()
+
+    (ended,) = ranks.together(1, work, tmp_path).wait(60)
+    assert ended.code == 0, ended.err
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
