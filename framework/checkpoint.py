@@ -133,8 +133,9 @@ class Keeper:
         """Take the weights of the best checkpoint, if one was called so, and its metrics."""
         if state.best is not None:
             best = state.folder / "checkpoints" / f"step-{state.best.step}"
-            self.verify(best, "model/")
-            load_weights(state.model.module, best / WEIGHTS)
+            if state.best.step != state.step:  # otherwise they are what the model has
+                self.verify(best, "model/")
+                load_weights(state.model.module, best / WEIGHTS)
             state.metrics = dict(state.best.metrics)
 
     def whole(self, work: Callable[[], Any]) -> Any:

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -60,6 +61,8 @@ class LiveCheckpoint:
     saved: float = attrs.field(factory=time.time)
     """When a checkpoint was last asked for, and at which step."""
     step: int = -1
+    cleaning: threading.Thread | None = None
+    """Deletes what is no longer kept."""
 
     @property
     def reads(self) -> Sequence[str]:
@@ -112,8 +115,16 @@ class LiveCheckpoint:
         kept |= {path.resolve().name for path in root.iterdir() if path.is_symlink()}
         best = [_best(root / name) for name in kept] + [state.best.step if state.best else -1]
         kept |= {f"step-{step}" for step in best}
-        for path in [*(p for p in steps if p.name not in kept), *root.glob("unused-step-*")]:
-            shutil.rmtree(path, onerror=_kept)
+        old = [*(p for p in steps if p.name not in kept), *root.glob("unused-step-*")]
+        self._cleaned()
+        # a disk may take its time over large files
+        self.cleaning = threading.Thread(target=lambda: [*map(_delete, old)])
+        self.cleaning.start()
+
+    @hookimpl
+    def run_end(self) -> None:
+        """See the last of them deleted."""
+        self._cleaned()
 
     def state_dict(self) -> dict[str, Any]:
         """The best value, and when and at which step a checkpoint was last asked for."""
@@ -122,6 +133,10 @@ class LiveCheckpoint:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up a saved state."""
         self.best, self.saved, self.step = state["best"], state["saved"], state["step"]
+
+    def _cleaned(self) -> None:
+        if self.cleaning:
+            self.cleaning.join()
 
     def _ask(self, state: State) -> None:
         self.saved, self.step = time.time(), state.step
@@ -135,6 +150,10 @@ def _best(folder: Path) -> int:
         return int(best["step"]) if best else -1
     except (OSError, ValueError, LookupError, TypeError):  # it is damaged
         return -1
+
+
+def _delete(path: Path) -> None:
+    shutil.rmtree(path, onerror=_kept)
 
 
 def _kept(_: object, path: str, problem: Any) -> None:
