@@ -132,10 +132,11 @@ class Trainer:
         feed = self._feed(split)
         with state.clock("evaluate"):
             self.run_epoch(feed.whole(), step)
+            values = {} if state.halted else tally.values()
         forward.module.train()
         if state.halted:
             return {}
-        values = state.metrics[split] = tally.values()
+        state.metrics[split] = values
         call.evaluate_end(state=state, split=split, metrics=values)
         self._log(split, values)
         return values
