@@ -108,7 +108,7 @@ def test_no_pickle_of_a_best_is_executed(memory: Path, kind: str) -> None:
             (folder / checkpoint.WEIGHTS).write_bytes(_pickles(marker)[kind])
             forge(folder)
 
-    run = trainer(memory / "run", {"wishes": Wishes((6,)), "swap": Swap()})
+    run = trainer(memory / "run", {"wishes": Wishes((3,)), "swap": Swap()})
     with pytest.raises(UserError, match="these weights can't be read into the model"):
         run.fit()
     assert not marker.exists()
