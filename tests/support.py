@@ -59,6 +59,29 @@ threads = 1
 steps = 20
 """
 )
+SHORT = TINY.replace("ROOT", str(ROOT)).replace("steps = 20", "steps = 6\neval_every = 3")
+"""Six steps with two evaluations."""
+EXACT = ("model.config.hidden_dropout_prob=0", "model.config.attention_probs_dropout_prob=0")
+"""Such a model without dropout, as `--set` says it."""
+RINGING = """
+import signal
+import attrs
+from framework.hooks import hookimpl
+
+@attrs.frozen
+class Ring:
+    def build(self):
+        return Live()
+
+@attrs.define
+class Live:
+    sink: bool = True
+    @hookimpl
+    def step_end(self, state):
+        if state.step == 4:
+            signal.raise_signal(signal.SIGTERM)
+"""
+"""The module of a callback that is told to end by a signal after the fourth step."""
 
 
 def environment() -> dict[str, str]:

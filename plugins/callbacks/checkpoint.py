@@ -117,9 +117,9 @@ class LiveCheckpoint:
         kept |= {f"step-{step}" for step in best}
         old = [*(p for p in steps if p.name not in kept), *root.glob("unused-step-*")]
         self._cleaned()
-        # a disk may take its time over large files
-        self.cleaning = threading.Thread(target=lambda: [*map(_delete, old)])
-        self.cleaning.start()
+        if old:  # a disk may take its time over large files
+            self.cleaning = threading.Thread(target=lambda: [*map(_delete, old)])
+            self.cleaning.start()
 
     @hookimpl
     def run_end(self) -> None:

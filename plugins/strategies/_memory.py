@@ -13,8 +13,9 @@ def keep() -> None:
     """Have the C library keep freed memory for what comes next.
 
     Of itself it returns large blocks at once, and each step of a training asks for the same
-    again: tens of thousands of page faults, a tenth of a small model's time. Elsewhere than on
-    Linux with glibc nothing is done. The most that was ever in use stays the process's.
+    again: tens of thousands of page faults, which take 6 % of MiniLM's processor time, and 30 with
+    a vocabulary of 150,000. Elsewhere than on Linux with glibc nothing is done. The most that was
+    ever in use stays the process's.
     """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(_MMAP_MAX, 0)

@@ -16,7 +16,7 @@ import torch._inductor.config
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from support import ROOT, TINY, install, only_run, points, table
+from support import EXACT, RINGING, SHORT, install, only_run, points, table
 from torch import Tensor
 
 from framework.__main__ import main
@@ -27,29 +27,9 @@ from tests.faults import experiments
 # the compiler's own import of torch.jit
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
-SHORT = TINY.replace("ROOT", str(ROOT)).replace("steps = 20", "steps = 6\neval_every = 3")
 # one length, so that a run compiles one graph for training and one for evaluation
 ONE = ("precision=fp32", "model.max_length=8", "trainer.batch_size=16", "trainer.log_every=1")
-EXACT = ("model.config.hidden_dropout_prob=0", "model.config.attention_probs_dropout_prob=0")
 COMPILED = "trainer.compile=default"
-RINGING = """
-import signal
-import attrs
-from framework.hooks import hookimpl
-
-@attrs.frozen
-class Ring:
-    def build(self):
-        return Live()
-
-@attrs.define
-class Live:
-    sink: bool = True
-    @hookimpl
-    def step_end(self, state):
-        if state.step == 4:
-            signal.raise_signal(signal.SIGTERM)
-"""
 ROOM = 24
 """Which makes three lengths: 8, 16 and 24."""
 SMALL: dict[str, Any] = {

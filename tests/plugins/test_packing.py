@@ -14,7 +14,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 import torch
-from support import ROOT, TINY, install, only_run, points, save_weights
+from support import EXACT, RINGING, ROOT, SHORT, install, only_run, points, save_weights
 from torch import Tensor, nn
 
 from framework import checkpoint
@@ -533,27 +533,6 @@ def test_it_keeps_the_contract_of_models(kind: str) -> None:
 
 
 # whole runs
-
-SHORT = TINY.replace("ROOT", str(ROOT)).replace("steps = 20", "steps = 6\neval_every = 3")
-EXACT = ("model.config.hidden_dropout_prob=0", "model.config.attention_probs_dropout_prob=0")
-RINGING = """
-import signal
-import attrs
-from framework.hooks import hookimpl
-
-@attrs.frozen
-class Ring:
-    def build(self):
-        return Live()
-
-@attrs.define
-class Live:
-    sink: bool = True
-    @hookimpl
-    def step_end(self, state):
-        if state.step == 4:
-            signal.raise_signal(signal.SIGTERM)
-"""
 
 
 def trained(folder: Path, patch: pytest.MonkeyPatch, *sets: str, code: int = 0) -> Path:
