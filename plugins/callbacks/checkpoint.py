@@ -107,6 +107,7 @@ class LiveCheckpoint:
 
         What was set aside as damaged goes too: there is a newer one that is whole.
         """
+        self._cleaned()  # what it deletes isn't there to be found again
         root = folder.parent
         # a person may have put a copy beside them, `step-12.bak`
         steps = [path for path in root.glob("step-*") if path.name[5:].isdecimal()]
@@ -116,7 +117,6 @@ class LiveCheckpoint:
         best = [_best(root / name) for name in kept] + [state.best.step if state.best else -1]
         kept |= {f"step-{step}" for step in best}
         old = [*(p for p in steps if p.name not in kept), *root.glob("unused-step-*")]
-        self._cleaned()
         if old:  # a disk may take its time over large files
             self.cleaning = threading.Thread(target=lambda: [*map(_delete, old)])
             self.cleaning.start()

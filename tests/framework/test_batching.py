@@ -210,6 +210,7 @@ import multiprocessing, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from tiny_parts import At, Processor, trainer
+from framework.commands._records import RunRecords
 
 class Bad(Processor):
     def collate(self, features):
@@ -230,7 +231,8 @@ try:
     run.fit()
 except Exception as error:
     kept = error  # as an interpreter at its end keeps what nobody caught
-    print(error)
+    # torch tells a death in several ways, one without any words
+    print(RunRecords(None).words(error) or error)
 """
 
 
@@ -239,7 +241,7 @@ except Exception as error:
     [
         ("callback", r"callback 'fail' \(tiny_parts\.At\) failed in step_end: ValueError"),
         ("batch", r"Caught ValueError in DataLoader worker process \d"),
-        ("killed", r"DataLoader worker \(pid|\[Errno"),
+        ("killed", r"a process that loads batches was killed"),
     ],
     ids=["callback", "batch", "killed"],
 )

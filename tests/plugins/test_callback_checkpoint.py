@@ -257,6 +257,22 @@ def test_pruning_bears_damage(tmp_path: Path, text: str) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"step-3", "step-4"}
 
 
+def test_pruning_waits_for_what_is_being_deleted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The next checkpoint doesn't find, and miss, what the one before has begun to delete."""
+    for step in (1, 2, 3, 4):
+        (tmp_path / f"step-{step}").mkdir()
+    for number in range(3000):
+        (tmp_path / "step-1" / str(number)).touch()
+    run = trainer(tmp_path.parent, {"checkpoint": Checkpoint(keep=2).build()})
+    for _ in range(2):
+        run.hooks.call.save_end(state=run.state, folder=tmp_path / "step-4")
+    run.hooks.finish(run.state)
+    assert {path.name for path in tmp_path.iterdir()} == {"step-3", "step-4"}
+    assert caplog.messages == []
+
+
 def test_two_can_be_gone_on_from_at_any_time(tmp_path: Path) -> None:
     """From the second checkpoint on there are always two that a run could go on from.
 
