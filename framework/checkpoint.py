@@ -134,6 +134,9 @@ class Keeper:
         if state.best is not None:
             best = state.folder / "checkpoints" / f"step-{state.best.step}"
             if state.best.step != state.step:  # otherwise they are what the model has
+                if not best.exists():
+                    self.wait()
+                self.strategy.gather(None)  # it is there for every rank
                 self.verify(best, "model/")
                 load_weights(state.model.module, best / WEIGHTS)
             state.metrics = dict(state.best.metrics)

@@ -43,17 +43,18 @@ class Trainer:
         if state.halted:
             state.save("last")
         self._save()
+        if not state.halted:
+            self.keeper.best(state)
+            self._test()
         self.keeper.wait()
-        if state.halted:
-            return
-        state.strategy.gather(None)  # it is there for every rank
-        self.keeper.best(state)
+
+    def _test(self) -> None:
+        """Evaluate the test split, if there is one, while the last checkpoint is written."""
         if "test" in self.feeds:
             with suppress(InterruptedError), self.rows("test") as sink:
                 if not self.evaluate("test", sink):
-                    if state.best is None:  # and so the weights are the last ones
-                        self.keeper.save(state, ["last"])
-                        self.keeper.wait()
+                    if self.state.best is None:  # and so the weights are the last ones
+                        self.keeper.save(self.state, ["last"])
                     raise InterruptedError  # some rows must not be taken for all of them
 
     def run_epoch(self, windows: Windows, step: Callable[[Window], bool]) -> None:
@@ -80,9 +81,8 @@ class Trainer:
             state.stop(f"step {state.step}: the {state.missed} is not finite", "failed")
         if state.step % training.log_every == 0 or last or state.ended:
             self._log("train", self.recent.take() | {"learning_rate": state.learning_rate})
-        every = training.eval_every
-        due = self._done() or (state.step % every == 0 if every else last)
-        state.due = due and "val" in self.feeds and not state.ended
+        due = last if not training.eval_every else not state.step % training.eval_every
+        state.due = (due or self._done()) and "val" in self.feeds and not state.ended
         return self._settle()
 
     def _epoch(self) -> None:
