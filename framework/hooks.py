@@ -19,9 +19,9 @@ Reading it: a run is epochs of steps. `log` follows a step every `log_every` ste
 evaluation; the first `evaluate_…` pair stands for the validation split, once an epoch or every
 `eval_every` steps; the last pair is the test split, with the best weights back in place.
 Checkpoints that hooks ask for are written while the run goes on: `save_end` tells of one before
-the next is begun, and of the last behind the test. `run_end` comes in every case, also after an error. A
-resumed run begins with `run_start` and goes on where its checkpoint stood: a callback with a
-state has it back by then. A hook takes only the arguments that it uses.
+the next is begun, and of the last behind the test. `run_end` comes in every case, also after an
+error. A resumed run begins with `run_start` and goes on where its checkpoint stood: a callback with
+a state has it back by then. A hook takes only the arguments that it uses.
 """
 
 from __future__ import annotations

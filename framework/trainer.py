@@ -46,7 +46,8 @@ class Trainer:
         if not state.halted:
             self.keeper.best(state)
             self._test()
-        self.keeper.wait()
+        with state.clock("checkpoint"):
+            self.keeper.wait()
 
     def _test(self) -> None:
         """Evaluate the test split, if there is one, while the last checkpoint is written."""
@@ -158,10 +159,9 @@ class Trainer:
 
     def _feed(self, split: str) -> Feed:
         """Return a split's feed, in micro-batches that there was memory for."""
-        feed = attrs.evolve(self.feeds[split], micro_batch=self.state.micro_batch)
-        if feed.workers:
+        if self.feeds[split].workers:
             self.keeper.wait()  # processes that are forked now would inherit the writer's locks
-        return feed
+        return attrs.evolve(self.feeds[split], micro_batch=self.state.micro_batch)
 
     def _going(self) -> bool:
         return self.state.epoch < self.state.epochs and not (self.state.stopping or self._done())

@@ -5,7 +5,10 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from collections.abc import Mapping
+import pickle
+import time
+import weakref
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +17,9 @@ from torch.distributed.rendezvous import rendezvous
 
 from framework.errors import UserError
 from plugins.strategies._memory import keep
+
+_PATIENCE = 10.0
+"""Seconds at the end that a thread may take to let go of what was sent."""
 
 
 class Ranks(NamedTuple):
@@ -54,7 +60,7 @@ def join(strategy: str, asked: str) -> Ranks:
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
         store = dist.PrefixStore(attempt, store)  # type: ignore[attr-defined]
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_part)
     if dist.get_rank():
         logging.getLogger("framework").setLevel(logging.ERROR)  # the first rank speaks for all
     return Ranks(device, dist.get_world_size(), dist.get_rank())
@@ -64,15 +70,42 @@ def total(counts: Mapping[str, int]) -> dict[str, int]:
     """Sum counts over the ranks, by way of their processors."""
     names = sorted(counts)
     values = torch.tensor([counts[name] for name in names], dtype=torch.int64)
+    _watch([values])
     dist.all_reduce(values)
     return dict(zip(names, values.tolist(), strict=True))
 
 
 def every(value: Any) -> list[Any]:
     """Collect an object of every rank."""
-    found: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(found, value)
-    return found
+    mine, ranks = pickle.dumps(value), range(dist.get_world_size())
+    sizes = total({str(rank): len(mine) * (rank == dist.get_rank()) for rank in ranks})
+    # equally many bytes of each; zeros behind a pickle's end are not read
+    longest = max(sizes.values())
+    sent = torch.frombuffer(bytearray(mine.ljust(longest, b"\0")), dtype=torch.uint8)
+    found = [torch.empty(longest, dtype=torch.uint8) for _ in ranks]
+    _watch([sent, *found])
+    dist.all_gather(found, sent)
+    return [pickle.loads(part.numpy().tobytes()) for part in found]  # noqa: S301 - our own ranks'
+
+
+_SENT: list[weakref.ref[torch.Tensor]] = []
+"""What the threads that speak with other ranks may still hold."""
+
+
+def _watch(tensors: Sequence[torch.Tensor]) -> None:
+    _SENT[:] = [*(ref for ref in _SENT if ref() is not None), *map(weakref.ref, tensors)]
+
+
+def _part() -> None:
+    """Leave the others, once no thread holds what was sent to them.
+
+    To let go of it, a thread needs the interpreter; one that finds it ending is ended by it, in a
+    way that aborts the process.
+    """
+    dist.destroy_process_group()
+    until = time.monotonic() + _PATIENCE
+    while any(ref() is not None for ref in _SENT) and time.monotonic() < until:
+        time.sleep(0.001)
 
 
 def _cores() -> int:

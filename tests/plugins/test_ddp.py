@@ -6,7 +6,9 @@ import itertools
 import math
 import os
 import signal
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_runs import CUTS, done, farthest, shared_by, shown, signal_at, trained, weights
@@ -25,6 +28,7 @@ from framework.errors import UserError
 from framework.testing.strategy import check_strategy
 from plugins.samplers.random import LiveRandom
 from plugins.samplers.tokens import Tokens
+from plugins.strategies import _ranks
 from plugins.strategies.auto import Auto, OneProcess
 from plugins.strategies.ddp import Ddp
 from tests.faults import experiments, ranks
@@ -439,6 +443,42 @@ def test_the_strategy_keeps_its_contract(tmp_path: Path, many: int) -> None:
         return "held"
 
     assert shown(OPTIONS, tmp_path, many, hold) == ["held"] * many
+
+
+def test_a_rank_leaves_when_its_threads_hold_nothing(tmp_path: Path) -> None:
+    """What was sent is let go of while the interpreter is there for it: else it would abort."""
+
+    def leave() -> bool:
+        tensor = torch.ones(2)
+        holding, seen = [tensor], weakref.ref(tensor)
+
+        def late() -> None:
+            while dist.is_initialized():
+                pass
+            holding.clear()
+
+        _ranks._watch(holding)
+        del tensor
+        thread = threading.Thread(target=late)
+        thread.start()
+        _ranks._part()
+        gone = seen() is None
+        thread.join()
+        return gone
+
+    assert shown(OPTIONS, tmp_path, 1, leave) == ["True"]
+
+
+def test_objects_of_any_length_are_gathered(tmp_path: Path) -> None:
+    """What ranks tell each other comes in their order, as it was, whoever has the longest."""
+    said = [None, "x" * 5000, {"a": [1, b"\0\0"]}]
+
+    def tell() -> list[Any]:
+        live = Ddp(device="cpu").build()
+        return [live.gather(value)[live.rank - 1] for value in (said[live.rank], live.rank)]
+
+    found = shown(OPTIONS, tmp_path, 3, tell)
+    assert found == [str([said[rank - 1], (rank - 1) % 3]) for rank in range(3)]
 
 
 def test_ranks_draw_dropout_of_their_own(tmp_path: Path) -> None:
