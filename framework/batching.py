@@ -134,6 +134,8 @@ class _Windows:
         if self.epoch is None:
             share = -(-feed.batch_size // feed.ranks)
             items, tokens = LARGER * (items or share), LARGER * tokens
+        if feed.ranks == 1:
+            return [self._batch(p) for p in cut(records, feed.lengths[records], items, tokens)]
         shares = [records[rank :: feed.ranks] for rank in range(feed.ranks)]
         every = [cut(share, feed.lengths[share], items, tokens) for share in shares]
         mine = [self._batch(part) for part in every[feed.rank]]
@@ -143,10 +145,9 @@ class _Windows:
 
     def _batch(self, indices: NDArray[np.int64]) -> dict[str, Any]:
         feed = self.feed
-        chosen = [feed.features[i] for i in indices]
+        chosen = [feed.features[i] for i in indices.tolist()]
         if self.epoch is not None and getattr(feed.processor, "augments", True):
-            seeds = [[feed.seed, self.epoch, int(i)] for i in indices]
-            rngs = map(np.random.default_rng, seeds)
+            rngs = (np.random.default_rng([feed.seed, self.epoch, int(i)]) for i in indices)
             chosen = [feed.processor.augment(f, r) for f, r in zip(chosen, rngs, strict=True)]
         batch: dict[str, Any] = feed.processor.collate(chosen)
         return batch if self.epoch is not None else batch | {"_index": indices}

@@ -121,8 +121,9 @@ class LiveGuard:
         recent, self.recent = self.recent, []
         if not recent:
             return
-        parts = [torch.stack([loss[name] for loss in recent]).double() for name in recent[0]]
-        for total in torch.stack(parts).sum(dim=0).tolist():
+        parts = len(recent[0])
+        read = torch.stack([value for loss in recent for value in loss.values()]).tolist()
+        for total in (sum(read[at : at + parts]) for at in range(0, len(read), parts)):
             self.zero = self.zero + 1 if total == 0 else 0
             self.same = self.same + 1 if total == self.last else 0
             self.last = total
