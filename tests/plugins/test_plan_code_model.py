@@ -137,6 +137,8 @@ def test_broken_copies_teach_no_vocabulary() -> None:
     )
     assert "☃" not in live.processor.marked.tokenizer.alphabet
     with pytest.raises(UserError, match="record 'a' has no 'plan': model 'plan_code' reads text"):
-        PlanCode().build({"labels": LABELS, "train": [{"id": "a", "text": "x"}]})
+        PlanCode(tokenizer=Character()).build(
+            {"labels": LABELS, "train": [{"id": "a", "text": "x"}]}
+        )
     with pytest.raises(ValueError, match="no multiple of twice the 4 heads"):
         PlanCode(d_model=36)
