@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -64,27 +64,20 @@ class Sections:
     def build(self, seed: int) -> Corpus:
         """Read, split by id and make the copies; `UserError` names the row of what is wrong."""
         file = self._file()
-        store, dropped = self._read(file)
-        whole = len(store.items)
-        sides = [self._side(int(item["id"])) for item in store.items]
-        self._tell(file, store, sides, dropped)
-        for item, side in zip(store.items[:whole], sides[:whole], strict=True):
-            text, label = corrupted(item["code"], seed, item["id"]) if side else ("", "")
-            if label:
-                name = f"{item['id']}:corrupted"
-                index = LABELS.index(label)
-                store.items.append({**item, "id": name, "code": text, "label": index, "copy": True})
-                sides.append(side)
+        whole, dropped = self._read(file)
+        self._tell(file, whole, dropped)
+        items = [*whole, *filter(None, (_copy(item, seed) for item in whole))]
+        sides = [self._side(item) for item in items]
         at = {name: [i for i, side in enumerate(sides) if side == name] for name in self.splits}
-        groups = {k: [*dict.fromkeys(store.items[i]["group"] for i in v)] for k, v in at.items()}
-        train = Counter(store.items[i]["label"] for i in at["train"])
+        groups = {k: [*dict.fromkeys(items[i]["group"] for i in v)] for k, v in at.items()}
+        train = Counter(items[i]["label"] for i in at["train"])
         info = {
             "labels": [*LABELS],
             "class_counts": [train[label] for label in range(len(LABELS))],
             "counts": {**{name: len(part) for name, part in at.items()}, "dropped": dropped},
             "synthetic": "labels: faults put into the code, by seed and id",
         }
-        records = {name: Records(store, part) for name, part in at.items()}
+        records = {name: Records(Store(items), part) for name, part in at.items()}
         return Corpus(info, (file,), groups, records)
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
@@ -96,8 +89,10 @@ class Sections:
                 row.place.fail(f"it has no {lacks}; fill it in or remove the row", columns[lacks])
             yield self._record(row, row.cells.get(self.id) or str(row.place.row))
 
-    def _read(self, file: Path) -> tuple[Store, int]:
-        columns, store, dropped = self._columns(), Store([]), 0
+    def _read(self, file: Path) -> tuple[list[Record], int]:
+        """Return the whole rows, and how many others there are."""
+        columns, dropped = self._columns(), 0
+        items: list[Record] = []
         seen: dict[str, int] = {}
         for row in rows(file, [self.id], columns.values(), columns.values(), columns.values()):
             name = row.text(self.id)
@@ -116,8 +111,8 @@ class Sections:
             if lacks:
                 dropped += 1
             else:
-                store.items.append({**self._record(row, name), "group": name, "label": 0})
-        return store, dropped
+                items.append({**self._record(row, name), "group": name, "label": 0})
+        return items, dropped
 
     def _columns(self) -> dict[str, str]:
         return {"problem": self.problem, "plan": self.plan, "code": self.code}
@@ -133,21 +128,22 @@ class Sections:
         texts = {key: _plain(row.cells[column]) for key, column in self._columns().items()}
         return {"id": name, "text": texts["problem"], "plan": texts["plan"], "code": texts["code"]}
 
-    def _side(self, number: int) -> str:
-        inside = (name for name, (a, b) in self.splits.items() if a <= number <= b)
+    def _side(self, item: Record) -> str:
+        """Return the split of a row, or of its copy; empty where its id is in none."""
+        inside = (k for k, (a, b) in self.splits.items() if a <= int(item["group"]) <= b)
         return next(inside, "")
 
-    def _tell(self, file: Path, store: Store, sides: list[str], dropped: int) -> None:
+    def _tell(self, file: Path, items: Sequence[Record], dropped: int) -> None:
         """Say what was left out, and which problems stand in two splits; `UserError` for none."""
         if dropped:
             _log.warning("%s: %d rows without problem, plan or code are dropped", file, dropped)
-        if empty := [name for name in self.splits if name not in sides]:
+        where: dict[str, set[str]] = {}
+        for item in items:
+            where.setdefault(item["text"], set()).add(self._side(item))
+        if empty := [name for name in self.splits if name not in set().union(*where.values())]:
             raise UserError(
                 f"{file}: no whole row has an id of {listing(empty)}; change dataset.splits"
             )
-        where: dict[str, set[str]] = {}
-        for item, side in zip(store.items, sides, strict=True):
-            where.setdefault(item["text"], set()).add(side)
         twice = sum(len(names - {""}) > 1 for names in where.values())
         if twice:
             _log.warning("%s: %d problems stand in several splits, with other ids", file, twice)
@@ -160,7 +156,7 @@ class Sections:
 class Store:
     """Records in memory."""
 
-    items: list[Record] = attrs.field(repr=False)
+    items: Sequence[Record] = attrs.field(repr=False)
 
     def bare(self) -> Store:
         """Give all but the texts."""
@@ -170,6 +166,14 @@ class Store:
     def record(self, at: int) -> Record:
         """Give one record."""
         return dict(self.items[at])
+
+
+def _copy(item: Record, seed: int) -> Record | None:
+    """Return a record's copy with a fault in its code; None where nothing in it can be broken."""
+    code, label = corrupted(item["code"], seed, item["id"])
+    name = f"{item['id']}:corrupted"
+    made = {**item, "id": name, "code": code, "label": LABELS.index(label or CONTINUE)}
+    return {**made, "copy": True} if label else None
 
 
 def _plain(text: str) -> str:
