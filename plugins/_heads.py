@@ -8,7 +8,7 @@ from typing import Any
 from framework.errors import RunError, listing, nearest
 
 
-def of_head(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def head_of(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return outputs or a batch as a head's own: `NAME_logits` as `logits`, and all the rest.
 
     Raises `RunError` where nothing belongs to the head.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framework.errors import listing, nearest
 from framework.protocols import Batch, Info, LiveLoss, Loss, Outputs, option
-from plugins._heads import of_head
+from plugins._heads import head_of
 
 
 def _some(_: object, field: attrs.Attribute[Any], value: Mapping[str, Loss]) -> None:
@@ -92,7 +92,7 @@ class LiveWeightedSum:
         return found
 
     def _of(self, label: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        return of_head(label, values) if self.heads else dict(values)
+        return head_of(label, values) if self.heads else dict(values)
 
 
 def _named(label: str, values: Mapping[str, Any]) -> dict[str, Any]:

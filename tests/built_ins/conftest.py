@@ -24,7 +24,7 @@ from plugins.losses.weighted_sum import WeightedSum
 from plugins.metrics.accuracy import Accuracy
 from plugins.metrics.by_group import ByGroup
 from plugins.metrics.f1 import F1
-from plugins.metrics.head import Head
+from plugins.metrics.of_head import OfHead
 from plugins.metrics.perplexity import Perplexity
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
@@ -119,8 +119,8 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         **HEADS,
         "ignored": UNLABELLED,
     },
-    ("metric", "head"): {
-        "options": Head(head="plan", metrics={"perplexity": Perplexity()}),
+    ("metric", "of_head"): {
+        "options": OfHead(head="plan", metrics={"perplexity": Perplexity()}),
         **HEADS,
     },
     ("metric", "perplexity"): TOKENS,

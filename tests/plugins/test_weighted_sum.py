@@ -23,8 +23,8 @@ from plugins.losses.focal import Focal
 from plugins.losses.token_cross_entropy import TokenCrossEntropy
 from plugins.losses.weighted_sum import WeightedSum
 from plugins.metrics.accuracy import Accuracy
-from plugins.metrics.head import Head
 from plugins.metrics.majority import Majority
+from plugins.metrics.of_head import OfHead
 from plugins.precisions.fp32 import Fp32
 from plugins.strategies.auto import OneProcess
 
@@ -167,13 +167,13 @@ def test_a_head_that_is_not_there_is_named(batch: dict[str, Any]) -> None:
     with pytest.raises(RunError, match=r"no head 'refinment'.*did you mean 'refinement'"):
         loss.counts(batch)
     with pytest.raises(RunError, match="there is no head 'x'"):
-        Head(head="x", metrics={"a": Accuracy()}).build(INFO).update(Heads()(**batch), batch)
+        OfHead(head="x", metrics={"a": Accuracy()}).build(INFO).update(Heads()(**batch), batch)
 
 
 def test_accuracy_stands_beside_the_majority(batch: dict[str, Any]) -> None:
     """A head's metrics see its own outputs; the majority is that of training, over all batches."""
     metrics = {"accuracy": Accuracy(), "majority": Majority()}
-    live, other = (Head(head="refinement", metrics=metrics).build(INFO) for _ in range(2))
+    live, other = (OfHead(head="refinement", metrics=metrics).build(INFO) for _ in range(2))
     for metric, rows in ((live, (0, 1, 2)), (other, (3, 4, 5))):
         part = cut(batch, *rows)
         metric.update(Heads()(**part), part)

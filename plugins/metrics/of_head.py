@@ -7,23 +7,23 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from framework.protocols import Batch, Info, LiveMetric, Metric, Outputs, option
-from plugins._heads import of_head
+from plugins._heads import head_of
 
 
 @attrs.frozen
-class Head:
+class OfHead:
     """Metrics that have a head's outputs and targets: `NAME_logits` as `logits`, and so on."""
 
     head: str = option(help="its name", validator=attrs.validators.min_len(1))
     metrics: Mapping[str, Metric] = option(["accuracy"], help="metrics of it", kind="metric")
 
-    def build(self, info: Info) -> LiveHead:
+    def build(self, info: Info) -> LiveOfHead:
         """Build the metrics."""
-        return LiveHead(self.head, {k: metric.build(info) for k, metric in self.metrics.items()})
+        return LiveOfHead(self.head, {k: metric.build(info) for k, metric in self.metrics.items()})
 
 
 @attrs.frozen(eq=False)
-class LiveHead:
+class LiveOfHead:
     """The metrics, fed with what is the head's."""
 
     head: str
@@ -35,11 +35,11 @@ class LiveHead:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Give each metric the head's part of a batch."""
-        chosen = of_head(self.head, outputs), of_head(self.head, batch)
+        chosen = head_of(self.head, outputs), head_of(self.head, batch)
         for metric in self.metrics.values():
             metric.update(*chosen)
 
-    def merge(self, others: Sequence[LiveHead]) -> None:
+    def merge(self, others: Sequence[LiveOfHead]) -> None:
         """Merge metric by metric."""
         for label, metric in self.metrics.items():
             metric.merge([other.metrics[label] for other in others])
