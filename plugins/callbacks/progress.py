@@ -16,6 +16,8 @@ from framework.protocols import option
 from framework.state import State
 
 _log = logging.getLogger("framework")
+_DEPTH = 2
+"""Slashes in a name that is said: parts of a loss and metrics of a head, but not of each group."""
 
 
 @attrs.frozen
@@ -94,7 +96,7 @@ class LiveProgress:
         values = [
             f"{name} {value:.4f}"
             for name, value in point.items()
-            if name not in ("step", "epoch", "time") and name.count("/") == 1
+            if name not in ("step", "epoch", "time") and name.count("/") <= _DEPTH
         ]
         _log.info("epoch %.2f  %s", point["epoch"], "  ".join(values))
 

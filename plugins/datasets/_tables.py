@@ -91,12 +91,14 @@ def rows(
     required: Collection[str],
     optional: Collection[str] = (),
     texts: Collection[str] = (),
+    lists: Collection[str] = (),
 ) -> Iterator[Row]:
     """Read the rows of a CSV, TSV, JSONL (each plain or `.gz`) or Parquet file, one by one.
 
     Cells are text: numbers as they are written, JSON's booleans `true` and `false`. Optional
     columns that are absent are left out of the cells. `texts` must be text, not numbers, where
-    the format knows the difference. The file and its header are looked at before this returns.
+    the format knows the difference; in JSONL `lists` may be lists of lines, or null. The file and
+    its header are looked at before this returns.
     Raises `UserError` with file, row and column for everything that is not as it should be.
     """
     existing(file)
@@ -109,7 +111,7 @@ def rows(
     if kind == "parquet":
         found = _parquet(file, wanted, must, set(texts))
     elif kind == "jsonl":
-        found = _jsonl(file, wanted, must, set(texts))
+        found = _jsonl(file, wanted, must, set(texts), lists)
     else:
         found = _delimited(file, "," if kind == "csv" else "\t", wanted, must)
     first = next(found, None)
@@ -203,7 +205,9 @@ def _header(
     return [(name, header.index(name)) for name in wanted if name in header]
 
 
-def _jsonl(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> Iterator[Row]:
+def _jsonl(
+    file: Path, wanted: list[str], must: set[str], texts: set[str], lists: Collection[str]
+) -> Iterator[Row]:
     place = Place(file, 1)
     lines = _lines(file)
     while True:
@@ -223,14 +227,18 @@ def _jsonl(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> It
             if missing:
                 _absent(file, missing, [*value], place.row)
             strict = "\\u" in line
-            yield Row(place, {
-                name: _cell(place, name, value[name], texts, strict=strict)
-                for name in wanted
-                if name in value
-            })  # fmt: skip
+            kept = {k: _lined(value[k]) if k in lists else value[k] for k in wanted if k in value}
+            yield Row(place, {k: _cell(place, k, v, texts, strict=strict) for k, v in kept.items()})
         elif line.strip():
             place.fail('found null, expected a JSON object such as {"text": …}')
         place = Place(file, place.row + 1)
+
+
+def _lined(value: Any) -> Any:
+    """Return a list of texts as the lines of one, and null as none."""
+    lines = [] if value is None else value
+    fine = isinstance(lines, list) and all(isinstance(line, str) for line in lines)
+    return "\n".join(lines) if fine else value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,16 +13,23 @@ from framework.testing import samples
 from plugins.callbacks.early_stopping import EarlyStopping
 from plugins.callbacks.mlflow import Mlflow
 from plugins.datasets.redsm5 import Redsm5
+from plugins.datasets.sections import Sections
 from plugins.datasets.text import Text
 from plugins.datasets.text_file import TextFile
 from plugins.decodings.top_k import TopK
 from plugins.decodings.top_p import TopP
+from plugins.losses.cross_entropy import CrossEntropy
+from plugins.losses.token_cross_entropy import TokenCrossEntropy
+from plugins.losses.weighted_sum import WeightedSum
 from plugins.metrics.accuracy import Accuracy
 from plugins.metrics.by_group import ByGroup
 from plugins.metrics.f1 import F1
+from plugins.metrics.of_head import OfHead
+from plugins.metrics.perplexity import Perplexity
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
 from plugins.models.hf_classifier import HfClassifier
+from plugins.models.plan_code import PlanCode
 from plugins.models.transformer_lm import TransformerLm
 from plugins.samplers.tokens import Tokens
 from plugins.tokenizers.character import Character
@@ -50,6 +57,34 @@ TOKENS = {
     },
 }
 """Windows of up to three tokens from a vocabulary of three, of 1 to 3 characters each."""
+PLANS = [
+    {
+        "id": f"p{at}",
+        "text": " ".join(samples.WORDS[: 1 + at % 4]),
+        "plan": f"assert {samples.WORDS[at]} == {at}",
+        "code": "\n".join(f"{word} = {at}" for word in samples.WORDS[at : at + 3]),
+        "label": at % 3,
+        "copy": at % 3 > 0,
+    }
+    for at in range(7)
+]
+"""Records with sections, some of them copies."""
+HEADS = {
+    "outputs": {
+        "plan_logits": TOKENS["outputs"]["logits"],
+        "whole_logits": torch.randn(4, 3, generator=torch.Generator().manual_seed(1)),
+    },
+    "batch": {
+        "id": ["a", "b", "c", "d"],
+        "plan_labels": LABELS,
+        "whole_labels": torch.tensor([0, 2, -100, 0]),
+    },
+}
+"""A head of tokens and one of classes."""
+UNLABELLED = {
+    key: value if key == "id" else torch.full_like(value, -100)
+    for key, value in HEADS["batch"].items()
+}
 CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dataset", "redsm5"): {
         "options": Redsm5(root=DATA / "redsm5", criteria=DATA / "dsm5" / "MDD_Criteria.json")
@@ -64,7 +99,30 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
             tokenizer=Character(), context=512, layers=2, heads=2, d_model=16, cache=False
         )
     },
+    ("dataset", "sections"): {
+        "options": Sections(
+            root=DATA / "plan_code",
+            splits={"train": [601, 974], "val": [511, 600], "test": [11, 510]},
+        )
+    },
+    ("model", "plan_code"): {
+        "options": PlanCode(tokenizer=Character(), layers=2, heads=2, d_model=16),
+        "info": {"labels": ["CONTINUE", "TRUNCATED", "SWAPPED"], "train": PLANS},
+        "records": PLANS,
+    },
     ("loss", "token_cross_entropy"): TOKENS,
+    ("loss", "weighted_sum"): {
+        "options": WeightedSum(
+            parts={"plan": TokenCrossEntropy(), "whole": CrossEntropy(label_smoothing=0.1)},
+            weights={"whole": 0.5},
+        ),
+        **HEADS,
+        "ignored": UNLABELLED,
+    },
+    ("metric", "of_head"): {
+        "options": OfHead(head="plan", metrics={"perplexity": Perplexity()}),
+        **HEADS,
+    },
     ("metric", "perplexity"): TOKENS,
     ("metric", "bits_per_character"): TOKENS,
     ("decoding", "top_k"): {"options": TopK(k=3, temperature=0.7)},
