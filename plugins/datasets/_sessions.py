@@ -203,7 +203,7 @@ def _bounds(lines: Iterable[bytes]) -> tuple[NDArray[np.int32], NDArray[np.int64
         skip = len(_BOM) if row == 1 and line.startswith(_BOM) else 0
         if line[skip:].strip():
             rows.append(row)
-            bounds.append((end + skip, end + len(line)))
+            bounds.append((end + skip, end + len(line.rstrip())))
         end += len(line)
     return np.asarray(rows, np.int32), np.asarray(bounds, np.int64).reshape(-1, 2)
 
@@ -237,7 +237,7 @@ def parsed(raw: bytes, place: Place, name: str, keys: Keys) -> Session:
     except UnicodeDecodeError:
         place.fail("the text is not UTF-8; save the file again as UTF-8")
     except json.JSONDecodeError as error:
-        place.fail(f"broken JSON at character {error.colno} ({error.msg}); one session's object")
+        place.fail(f"broken JSON at character {error.pos + 1} ({error.msg}); one session's object")
     except (ValueError, RecursionError) as error:
         place.fail(str(error))
     if not isinstance(value, dict):

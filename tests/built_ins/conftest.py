@@ -13,6 +13,7 @@ from framework.testing import samples
 from plugins.callbacks.early_stopping import EarlyStopping
 from plugins.callbacks.mlflow import Mlflow
 from plugins.datasets.redsm5 import Redsm5
+from plugins.datasets.sessions import Sessions
 from plugins.datasets.text import Text
 from plugins.datasets.text_file import TextFile
 from plugins.decodings.top_k import TopK
@@ -23,6 +24,7 @@ from plugins.metrics.f1 import F1
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
 from plugins.models.hf_classifier import HfClassifier
+from plugins.models.session_bert import SessionBert
 from plugins.models.transformer_lm import TransformerLm
 from plugins.samplers.tokens import Tokens
 from plugins.tokenizers.character import Character
@@ -50,6 +52,21 @@ TOKENS = {
     },
 }
 """Windows of up to three tokens from a vocabulary of three, of 1 to 3 characters each."""
+SESSIONS = Sessions(
+    root=DATA / "sessions",
+    train="train_all.jsonl",
+    test="test.jsonl",
+    texts=["text"],
+    train_on="0",
+    ratios=[0.8, 0.2],
+)
+VISITS = SESSIONS.build(0)
+SCORED = {
+    "info": {"labels": ["0", "1"]},
+    "outputs": TOKENS["outputs"],
+    "batch": {**TOKENS["batch"], "item_labels": torch.tensor([0, 1, 0, 1])},
+}
+"""Such windows of items that are labelled, too."""
 CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dataset", "redsm5"): {
         "options": Redsm5(root=DATA / "redsm5", criteria=DATA / "dsm5" / "MDD_Criteria.json")
@@ -64,6 +81,14 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
             tokenizer=Character(), context=512, layers=2, heads=2, d_model=16, cache=False
         )
     },
+    ("dataset", "sessions"): {"options": SESSIONS},
+    ("model", "session_bert"): {
+        "options": SessionBert(max_length=64, layers=1, heads=2, d_model=16, vocabulary=100),
+        "info": {**VISITS.info, "train": VISITS["train"]},
+        "records": [*VISITS["train"][:8]],
+    },
+    ("metric", "token_accuracy"): TOKENS,
+    ("metric", "anomaly"): SCORED,
     ("loss", "token_cross_entropy"): TOKENS,
     ("metric", "perplexity"): TOKENS,
     ("metric", "bits_per_character"): TOKENS,
