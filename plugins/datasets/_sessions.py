@@ -89,9 +89,12 @@ class Lines:
         begin, end = self.bounds[at].tolist()
         if isinstance(self.plain, bytes):
             return self.plain[begin:end]
-        with self.plain.open("rb") as stream:
-            stream.seek(begin)
-            return stream.read(end - begin)
+        try:
+            with self.plain.open("rb") as stream:
+                stream.seek(begin)
+                return stream.read(end - begin)
+        except OSError as error:
+            raise UserError(f"{self.plain}: can't be read ({error.strerror})") from None
 
     def place(self, at: int) -> tuple[Place, str]:
         """Return file and row."""

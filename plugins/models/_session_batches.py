@@ -6,6 +6,7 @@ longest with the special ones around them, K passes of an evaluation.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, overload
 
@@ -22,6 +23,7 @@ from plugins.models._masking import Masking
 from plugins.models._session_tokens import SessionTokenizer, Tokens
 
 Ints = NDArray[np.int32]
+_log = logging.getLogger("framework")
 _KEPT = ("label", "meta")
 """What features have of their record."""
 
@@ -77,7 +79,14 @@ class SessionBatches:
         sizes = getattr(records, "sizes", None)
         if sizes is None:
             sizes = [size(record["events"]) for record in records]
-        lengths = np.minimum(np.asarray(sizes, np.int64) + 2, self.max_length)
+        lengths = np.asarray(sizes, np.int64) + 2
+        if hasattr(records, "sizes") and (long := int((lengths > self.max_length).sum())):
+            _log.warning(
+                "%s of %s sessions have more than model.max_length = %s tokens: training reads"
+                " chunks of them, evaluation the beginning",
+                *(long, len(lengths), self.max_length),
+            )
+        lengths = np.minimum(lengths, self.max_length)
         return Encoded(records, self.tokenizer, self.max_length - 2, lengths)
 
     def augment(self, features: Features, rng: np.random.Generator) -> Features:

@@ -59,7 +59,13 @@ class SessionTokenizer:
     types: Mapping[str, int] = attrs.field(repr=False)
     """Likewise of types."""
     gaps: bool
+    boundary: int = attrs.field(init=False)
+    """The first id that isn't of text."""
     special: Special = attrs.field(init=False)
+
+    @boundary.default
+    def _boundary(self) -> int:
+        return int(self.text.get_vocab_size())
 
     @special.default
     def _special(self) -> Special:
@@ -68,11 +74,6 @@ class SessionTokenizer:
             lost = _wordpiece.SPECIAL[found.index(None)]
             raise UserError(f"the tokenizer has no token {lost}; it isn't one of sessions")
         return Special(*found)
-
-    @property
-    def boundary(self) -> int:
-        """The first id that isn't of text."""
-        return int(self.text.get_vocab_size())
 
     @property
     def type_ids(self) -> range:
@@ -87,7 +88,7 @@ class SessionTokenizer:
 
     def encode(self, events: Sequence[Event], room: int) -> Tokens:
         """Make tokens; of an event that alone has more than `room`, the first ones."""
-        texts = iter(self._texts(events))
+        texts, type_ids = iter(self._texts(events)), self.type_ids
         ids: list[int] = []
         types: list[int] = []
         starts: list[int] = []
@@ -96,9 +97,9 @@ class SessionTokenizer:
             own = [self.boundary + self.events.get(event["event"], 0)]
             kind = self.types.get(event.get("type", ""), 0)
             if self.types and "type" in event:
-                own.append(self.type_ids[kind])
+                own.append(type_ids[kind])
             if self.gaps and "gap" in event:
-                own.append(self.type_ids.stop + _bucket(event["gap"]))
+                own.append(type_ids.stop + _bucket(event["gap"]))
             if event.get("text"):
                 own += next(texts)
             ids += own[:room]
