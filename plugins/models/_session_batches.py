@@ -24,6 +24,8 @@ from plugins.models._session_tokens import SessionTokenizer, Tokens
 
 Ints = NDArray[np.int32]
 _log = logging.getLogger("framework")
+_AROUND = 3
+"""Tokens of a session besides its events': the special ones at both ends, and its own end."""
 _KEPT = ("label", "meta")
 """What features have of their record."""
 
@@ -70,6 +72,8 @@ class SessionBatches:
     """Tokens of a session, with the special ones at its ends."""
     keep: float
     """Share of the events that training reads."""
+    unfinished: float
+    """Share of the sessions that training reads up to some event."""
     turns: int
     """Passes of an evaluation."""
     labels: Sequence[str] = ()
@@ -79,7 +83,7 @@ class SessionBatches:
         sizes = getattr(records, "sizes", None)
         if sizes is None:
             sizes = [size(record["events"]) for record in records]
-        lengths = np.asarray(sizes, np.int64) + 2
+        lengths = np.asarray(sizes, np.int64) + _AROUND
         if hasattr(records, "sizes") and (long := int((lengths > self.max_length).sum())):
             _log.warning(
                 "%s of %s sessions have more than model.max_length = %s tokens: training reads"
@@ -92,16 +96,19 @@ class SessionBatches:
     def augment(self, features: Features, rng: np.random.Generator) -> Features:
         """Leave events out, cut out a chunk of whole events, and mask tokens of it."""
         tokens = Tokens(*(features[name] for name in Tokens._fields))
-        if self.keep < 1.0:
-            events = len(tokens.starts_E)
-            kept_E = rng.random(events) < self.keep
-            kept_E[rng.integers(events)] = True  # one at least
-            tokens = _picked(tokens, kept_E)
-        tokens = self._chunk(tokens, rng)
+        tokens = self._chunk(_picked(tokens, self._sampled(len(tokens.starts_E), rng)), rng)
         inputs_N, labels_N = self.masking.draw(tokens.ids_N, rng)
         types_N = self._hidden(tokens, labels_N != IGNORED)
         made = {"ids_N": inputs_N, "types_N": types_N, "starts_E": tokens.starts_E}
         return {**features, **made, "labels_N": labels_N}
+
+    def _sampled(self, count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
+        """Return which events are read, at least one, and whether the end is, which comes last."""
+        kept_E = np.append(rng.random(count - 1) < self.keep, True)
+        kept_E[rng.integers(count - 1)] = True
+        if rng.random() < self.unfinished:
+            kept_E[rng.choice(np.flatnonzero(kept_E[:-1])) + 1 :] = False
+        return kept_E
 
     def _chunk(self, tokens: Tokens, rng: np.random.Generator | None) -> Tokens:
         """Return whole events that fit: from any that has enough behind it, or the first."""

@@ -1,7 +1,7 @@
 """One vocabulary for sessions of events: tokens of texts, and behind them those of structure.
 
 Ids below `boundary` are a WordPiece's, special tokens among them; from it on stand the names of
-events, their types, and how much time went by.
+events, the end of a session, types of events, and how much time went by.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Tokens(NamedTuple):
     types_N: NDArray[np.int32]
     """Of each token its event's type, from 1; 0 where that has none or an unknown one."""
     starts_E: NDArray[np.int32]
-    """Where each event begins."""
+    """Where each event begins; the last is the session's end, a token of its own."""
 
 
 @attrs.frozen(eq=False)
@@ -76,9 +76,14 @@ class SessionTokenizer:
         return Special(*found)
 
     @property
+    def end(self) -> int:
+        """The id that says that a session is over."""
+        return self.boundary + 1 + len(self.events)
+
+    @property
     def type_ids(self) -> range:
         """Ids that tell a type; none where no event of train has one."""
-        first = self.boundary + 1 + len(self.events)
+        first = self.end + 1
         return range(first, first + (len(self.types) + 1 if self.types else 0))
 
     @property
@@ -104,6 +109,9 @@ class SessionTokenizer:
                 own += next(texts)
             ids += own[:room]
             types += [kind] * len(own[:room])
+        starts.append(len(ids))
+        ids.append(self.end)
+        types.append(0)
         return Tokens(*(np.asarray(part, np.int32) for part in (ids, types, starts)))
 
     def _texts(self, events: Sequence[Event]) -> list[list[int]]:

@@ -24,8 +24,9 @@ class SessionBert:
     """Predicts masked tokens of sessions: BERT (Devlin et al., 2019) over events.
 
     An event is a token for its name, one each for its type and for the time since the event
-    before, and its text in WordPieces, whichever of these it has. What there is of each is
-    learned from the training split, and is saved with the model. Evaluation hides every token
+    before, and its text in WordPieces, whichever of these it has; a last token says that the
+    session is over. What there is of each is learned from the training split, and is saved with
+    the model. Evaluation hides every token
     once, in a few passes, so that the loss of a session is a number of its own.
     """
 
@@ -46,6 +47,11 @@ class SessionBert:
     )
     keep: float = option(
         1.0, help="share of events that training reads of a session", validator=[gt(0.0), le(1.0)]
+    )
+    unfinished: float = option(
+        0.0,
+        help="share of sessions that training reads up to some event: an end is then news",
+        validator=[ge(0.0), lt(1.0)],
     )
     passes: int = option(
         7, help="of an evaluation: each masks another part of the tokens", validator=ge(1)
@@ -73,7 +79,7 @@ class SessionBert:
         masking = Masking(tuple(special), special.mask, tokenizer.size, self.mask)
         labels = tuple(info.get("labels", ()))
         batches = SessionBatches(
-            tokenizer, masking, self.max_length, self.keep, self.passes, labels
+            tokenizer, masking, self.max_length, self.keep, self.unfinished, self.passes, labels
         )
         net = self._network(tokenizer)
         return LiveSessionBert(SessionNet(net, len(tokenizer.types), tokenizer.boundary), batches)

@@ -230,7 +230,8 @@ def test_names_alone_make_a_vocabulary_of_names() -> None:
     """Sessions without types, gaps and texts have no tokens and no embeddings of them."""
     live = built(PLAIN)
     tokenizer = live.processor.tokenizer
-    assert tokenizer.size == 5 + 1 + 6
+    # special ones, any other name, six names, the end
+    assert tokenizer.size == 5 + 1 + 6 + 1
     assert live.module.type_embeddings is None
     assert not [name for name, _ in live.module.named_parameters() if "type_emb" in name[:10]]
 
@@ -252,22 +253,22 @@ def test_special_ids_are_the_tokenizers() -> None:
     special = tokenizer.special
     assert tuple(special) == (4, 6, 7, 3, 1)
     masking = Masking(tuple(special), special.mask, tokenizer.size, 0.5)
-    batches = SessionBatches(tokenizer, masking, max_length=16, keep=1.0, turns=2)
+    batches = SessionBatches(tokenizer, masking, max_length=16, keep=1.0, unfinished=0.0, turns=2)
     events = [{"event": "e0", "text": "amber oak"}, {"event": "e1", "text": "birch"}]
     features = [*batches.encode([{"id": "a", "events": events}, {"id": "b", "events": events[:1]}])]
     batch = batches.collate(features)
     mask = special.mask
-    # e0 amber [UNK] e1 birch, of which the unknown word is no target
+    # e0 amber [UNK] e1 birch and the end, of which the unknown word is no target
     assert batch["input_ids"][0].tolist() == [
-        [7, mask, 2, 6, mask, 0, 3],
-        [7, 9, mask, 6, 10, mask, 3],
+        [7, mask, 2, 6, mask, 0, mask, 3],
+        [7, 9, mask, 6, 10, mask, 11, 3],
     ]
-    assert batch["input_ids"][1, 0].tolist() == [7, mask, 2, 6, 3, 4, 4]
-    assert batch["attention_mask"][1].tolist() == [1] * 5 + [0] * 2
+    assert batch["input_ids"][1, 0].tolist() == [7, mask, 2, 6, mask, 3, 4, 4]
+    assert batch["attention_mask"][1].tolist() == [1] * 6 + [0] * 2
     for seed in range(50):
         item = batches.augment(features[0], np.random.default_rng(seed))
         assert item["labels_N"][2] == IGNORED
-        assert not np.isin(item["ids_N"][[0, 1, 3, 4]], [4, 6, 7, 3]).any()
+        assert not np.isin(item["ids_N"][[0, 1, 3, 4, 5]], [4, 6, 7, 3]).any()
 
 
 def test_a_tokenizer_without_a_special_token_is_refused(tmp_path: Path) -> None:
@@ -390,7 +391,7 @@ def test_nothing_is_tokenised_before_it_is_used() -> None:
     live = built()
     records = Counting(100_000)
     features = live.processor.encode(records)
-    assert (len(features), int(features.lengths[5]), records.reads) == (100_000, 20, 0)
+    assert (len(features), int(features.lengths[5]), records.reads) == (100_000, 21, 0)
     live.processor.collate([features[at] for at in (5, 77_777)])
     assert records.reads == 2
 
@@ -417,6 +418,15 @@ def test_long_sessions_are_cut_between_events() -> None:
     assert len(read) in starts
 
 
+def test_sessions_that_are_cut_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    """How many sessions of a split evaluation doesn't read to their end is said once."""
+    with caplog.at_level("WARNING", logger="framework"):
+        built(max_length=16).processor.encode(Counting(12))
+        built(max_length=40).processor.encode(Counting(12))
+    (said,) = caplog.messages
+    assert said.startswith("12 of 12 sessions have more than model.max_length = 16 tokens")
+
+
 def test_events_are_left_out_by_chance() -> None:
     """With `keep` training reads a share of the events, at least one, in their order."""
     live = built(keep=0.5, max_length=400)
@@ -432,8 +442,30 @@ def test_events_are_left_out_by_chance() -> None:
     lonely = built(keep=0.01).processor
     (features,) = lonely.encode([record(2)])
     sizes = {len(lonely.augment(features, np.random.default_rng(s))["starts_E"]) for s in range(50)}
-    assert 1 in sizes
-    assert 0 not in sizes
+    # an event and the end
+    assert min(sizes) == 2
+
+
+def test_unfinished_sessions_end_anywhere_and_without_an_end() -> None:
+    """With `unfinished` so many are read up to some event, each as often as the others."""
+    live = built(unfinished=0.5)
+    end = live.processor.tokenizer.end
+    (features,) = live.processor.encode([record(1)])
+    whole, cut = 0, Counter()
+    for seed in range(1000):
+        item = live.processor.augment(features, np.random.default_rng(seed))
+        ids = np.where(item["labels_N"] == IGNORED, item["ids_N"], item["labels_N"])
+        if len(item["starts_E"]) == 7:
+            whole += 1
+            assert ids[-1] == end
+        else:
+            assert end not in ids
+        cut[len(item["starts_E"])] += 1
+        assert ids.tolist() == features["ids_N"].tolist()[: len(ids)]
+    assert 450 < whole < 550
+    assert chisquare([cut[events] for events in range(1, 7)]).pvalue > 0.01
+    batch = live.processor.collate([features])
+    assert batch["labels"][0][batch["labels"][0] != IGNORED][-1] == end
 
 
 def test_augmentation_is_its_generators_alone() -> None:
