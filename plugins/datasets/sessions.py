@@ -33,8 +33,8 @@ class Sessions:
     A session is an object with `events`, a list of names, or of objects with a name and, if they
     have them, a type, a time in seconds and texts. A file holds one a line, a folder one a file
     (`.json`, each also `.gz`). Sessions are looked through once and then read when they are used.
-    Those of another split that have the very events of one in train are `seen`: yes in their
-    metadata, and counted.
+    Those of another split that have the very events of one in train are counted, and their
+    metadata says `yes` under `seen`.
     """
 
     root: Path | None = option(None, help="folder of the files with plain names")

@@ -26,8 +26,8 @@ class SessionBert:
     An event is a token for its name, one each for its type and for the time since the event
     before, and its text in WordPieces, whichever of these it has; a last token says that the
     session is over. What there is of each is learned from the training split, and is saved with
-    the model. Evaluation hides every token
-    once, in a few passes, so that the loss of a session is a number of its own.
+    the model. Evaluation hides every token once, in a few passes, so that the loss of a session
+    is a number of its own.
     """
 
     max_length: int = option(
