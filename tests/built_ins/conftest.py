@@ -14,6 +14,7 @@ from plugins.callbacks.early_stopping import EarlyStopping
 from plugins.callbacks.mlflow import Mlflow
 from plugins.datasets.redsm5 import Redsm5
 from plugins.datasets.sections import Sections
+from plugins.datasets.sessions import Sessions
 from plugins.datasets.text import Text
 from plugins.datasets.text_file import TextFile
 from plugins.decodings.top_k import TopK
@@ -30,6 +31,7 @@ from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
 from plugins.models.hf_classifier import HfClassifier
 from plugins.models.plan_code import PlanCode
+from plugins.models.session_bert import SessionBert
 from plugins.models.transformer_lm import TransformerLm
 from plugins.samplers.tokens import Tokens
 from plugins.tokenizers.character import Character
@@ -85,6 +87,21 @@ UNLABELLED = {
     key: value if key == "id" else torch.full_like(value, -100)
     for key, value in HEADS["batch"].items()
 }
+SESSIONS = Sessions(
+    root=DATA / "sessions",
+    train="train_all.jsonl",
+    test="test.jsonl",
+    texts=["text"],
+    train_on="0",
+    ratios=[0.8, 0.2],
+)
+VISITS = SESSIONS.build(0)
+SCORED = {
+    "info": {"labels": ["0", "1"]},
+    "outputs": TOKENS["outputs"],
+    "batch": {**TOKENS["batch"], "item_labels": torch.tensor([0, 1, 0, 1])},
+}
+"""Such windows of items that are labelled, too."""
 CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dataset", "redsm5"): {
         "options": Redsm5(root=DATA / "redsm5", criteria=DATA / "dsm5" / "MDD_Criteria.json")
@@ -110,6 +127,14 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
         "info": {"labels": ["CONTINUE", "TRUNCATED", "SWAPPED"], "train": PLANS},
         "records": PLANS,
     },
+    ("dataset", "sessions"): {"options": SESSIONS},
+    ("model", "session_bert"): {
+        "options": SessionBert(max_length=64, layers=1, heads=2, d_model=16, vocabulary=100),
+        "info": {**VISITS.info, "train": VISITS["train"]},
+        "records": [*VISITS["train"][:8]],
+    },
+    ("metric", "token_accuracy"): TOKENS,
+    ("metric", "anomaly"): SCORED,
     ("loss", "token_cross_entropy"): TOKENS,
     ("loss", "weighted_sum"): {
         "options": WeightedSum(
