@@ -5,12 +5,12 @@ Legend of shapes: Q queries, N documents, D dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Similarity = Literal["wasserstein", "expected_likelihood", "cosine"]
 SIMILARITIES: tuple[Similarity, ...] = get_args(Similarity)
@@ -27,6 +27,8 @@ class Gaussians(NamedTuple):
 
     def wide(self) -> Gaussians:
         """Return them in float32 or better, for sums that keep their digits."""
+        import torch
+
         return Gaussians(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in self))
 
 
@@ -46,6 +48,9 @@ def distances(kind: Similarity, queries: Gaussians, documents: Gaussians) -> Ten
     kernels", JMLR 2004; Vilnis and McCallum, "Word representations via Gaussian embedding", ICLR
     2015). `cosine`: 1 - cosine of the means; variances do not count.
     """
+    import torch
+    from torch.nn.functional import normalize
+
     queries, documents = queries.wide(), documents.wide()
     if kind == "cosine":
         unit_QD, unit_ND = (normalize(g.mean, dim=-1) for g in (queries, documents))
@@ -73,5 +78,5 @@ def _surprise(queries: Gaussians, documents: Gaussians) -> Tensor:
     """Return minus the log of the expected likelihood per dimension [Q, N]."""
     variance_QND = queries.log_variance.exp().unsqueeze(1) + documents.log_variance.exp()
     apart_QND = queries.mean.unsqueeze(1) - documents.mean
-    terms_QND = apart_QND.square() / variance_QND + (2 * torch.pi * variance_QND).log()
+    terms_QND = apart_QND.square() / variance_QND + (2 * math.pi * variance_QND).log()
     return terms_QND.mean(-1) / 2

@@ -98,10 +98,11 @@ def triples(found: Sequence[Document], rng: np.random.Generator) -> Iterator[Map
     asked = [_asked(document, rng) for document in found]
     kept = [document for document in asked if document.title and document.text]
     index = Bm25([document.text for document in kept])
-    for at, document in enumerate(kept):
-        row = {"query": document.title, "positive": document.text}
-        row |= {"query_id": f"{document.name}?", "positive_id": document.name}
-        wrong = [o for o in index.top(document.title, _DEPTH + 1) if o != at][:_DEPTH]
+    for document in kept:
+        row = {"query": document.title, "positive": document.text, "positive_id": document.name}
+        best = index.top(document.title, _DEPTH)
+        # whoever has the same title answers it as well
+        wrong = [other for other in best if kept[other].title != document.title]
         if wrong:
             other = kept[int(rng.choice(wrong))]
             row |= {"negative": other.text, "negative_id": other.name}

@@ -138,13 +138,16 @@ class Triples:
 
     def _negatives(self, judged: Judged, seed: int) -> dict[str, list[str]]:
         """Return the given negatives of train's queries, mined ones for those that have none."""
-        found = dict(judged.negatives)
-        lacking = [query for query in judged.relevant["train"] if not found.get(query)]
+        answers = _answers(judged)
+        found = {
+            query: [name for name in judged.negatives.get(query, ()) if name not in known]
+            for query, known in answers.items()
+        }
+        lacking = [query for query in judged.relevant["train"] if not found[query]]
         if self.negatives == "in_batch" or not lacking:
             return found
         names = [*judged.documents]
         index = Bm25([*judged.documents.values()])
-        answers = _answers(judged)
         rng = np.random.default_rng([seed, 1])
         for query in lacking:
             best = index.top(judged.queries[query], self.depth + len(answers[query]))

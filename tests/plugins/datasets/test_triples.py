@@ -110,6 +110,8 @@ def test_mined_negatives_answer_nothing(options: Options) -> None:
 def test_given_negatives_come_first(options: Options, tmp_path: Path) -> None:
     """A triple's own negative is used; the others' are mined, or are those of the batch alone."""
     rows = [{**ROWS[0], "negative": "a topic0 of another kind"}, *ROWS[1:]]
+    # an answer that is also given as none is an answer
+    rows.append({**ROWS[0], "positive": "more of topic0", "negative": ROWS[0]["positive"]})
     lines(tmp_path / "some.jsonl", rows)
     for way, mined in (("bm25", True), ("in_batch", False)):
         settings = triples(train="some.jsonl", negatives=way, ratios=[0.9, 0.1])
