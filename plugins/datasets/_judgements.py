@@ -26,6 +26,8 @@ class Judged:
     """By split and query: the grades of its documents, above 0."""
     negatives: dict[str, list[str]] = attrs.field(factory=dict)
     """By query: documents that were given as wrong answers."""
+    numbered: dict[str, str] = attrs.field(factory=dict)
+    """Ids of documents of triples that have none of their own, by text."""
 
     def corpus(self, file: Path) -> None:
         """Read documents: `_id`, `text`, maybe `title`, which then begins the text."""
@@ -58,29 +60,25 @@ class Judged:
     def triples(self, file: Path, split: str) -> None:
         """Read `query`, `positive`, maybe `negative`, each a text, and ids where it has them."""
         found = self.relevant.setdefault(split, {})
-        known: dict[str, dict[str, str]] = {"query": {}, "document": {}}
+        asked: dict[str, str] = {}
         for row in _objects(file):
-            names = {}
-            for key in _TEXTS:
-                if row.cells.get(key, ""):
-                    names[key] = self._named(row, key, split, known)
-            grades = found.setdefault(names["query"], {})
-            grades[names["positive"]] = 1
-            if "negative" in names:
-                wrong = self.negatives.setdefault(names["query"], [])
-                wrong += [names["negative"]] if names["negative"] not in wrong else []
+            query = _named(row, "query", self.queries, asked, f"{split}-query")
+            answer = _named(row, "positive", self.documents, self.numbered, "document")
+            found.setdefault(query, {})[answer] = 1
+            if row.cells.get("negative", ""):
+                other = _named(row, "negative", self.documents, self.numbered, "document")
+                wrong = self.negatives.setdefault(query, [])
+                wrong += [other] if other not in wrong else []
 
-    def _named(self, row: Row, key: str, split: str, known: dict[str, dict[str, str]]) -> str:
-        """Return the id of a row's text: its own, or one for every other text."""
-        kind = "query" if key == "query" else "document"
-        texts = self.queries if kind == "query" else self.documents
-        text, name = row.text(key), row.cells.get(_IDS[key], "")
-        if not name:
-            numbered = known[kind]
-            name = numbered.setdefault(text, f"{split}-{kind}-{len(numbered) + 1}")
-        if texts.setdefault(name, text) != text:
-            row.place.fail(f"{shown(name)} is the id of another text already", _IDS[key])
-        return name
+
+def _named(row: Row, key: str, texts: dict[str, str], numbered: dict[str, str], prefix: str) -> str:
+    """Return the id of a row's text: its own, or one for every other text."""
+    text, name = row.text(key), row.cells.get(_IDS[key], "")
+    if not name:
+        name = numbered.setdefault(text, f"{prefix}-{len(numbered) + 1}")
+    if texts.setdefault(name, text) != text:
+        row.place.fail(f"{shown(name)} is the id of another text already", _IDS[key])
+    return name
 
 
 def _add(texts: dict[str, str], row: Row, column: str, text: str) -> None:

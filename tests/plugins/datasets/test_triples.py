@@ -161,6 +161,25 @@ def test_what_is_wrong_is_told_with_its_place(
     assert words in str(caught.value)
 
 
+def test_a_text_is_one_document_in_whatever_file(options: Options, tmp_path: Path) -> None:
+    """Documents without ids are known by their texts; two texts of one id are told."""
+    rows = [{"query": "another", "positive": ROWS[0]["positive"], "negative": "nothing of it"}]
+    lines(tmp_path / "more.jsonl", rows)
+    splits = options(**triples(test="more.jsonl", distractors=0)).build(0)
+    documents, asked = pool(splits, "test")
+    assert len(documents) == TOPICS + 1
+    (grades,) = asked.values()
+    texts = {r["document"]: r["text"] for r in splits["test"] if "document" in r}
+    assert [texts[name] for name in grades] == [ROWS[0]["positive"]]
+
+    lines(tmp_path / "more.jsonl", [{**rows[0], "positive_id": "x", "negative_id": "x"}])
+    with pytest.raises(UserError, match="row 1, column 'negative_id': 'x' is the id of another"):
+        options(**triples(test="more.jsonl")).build(0)
+    lines(tmp_path / "more.jsonl", [{**rows[0], "positive": ""}])
+    with pytest.raises(UserError, match="row 1, column 'positive': the cell is empty"):
+        options(**triples(test="more.jsonl")).build(0)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
