@@ -26,7 +26,7 @@ def test_it_is_without_mistakes(file: Path, command: Command, tmp_path: Path) ->
 def test_there_are_those_that_the_readme_names() -> None:
     """The main job, its larger encoders, the tiny one and the real public pairs are there."""
     names = {"focal_bert", "bert_base", "bert_large", "deberta_v3", "tiny_bert", "scifact_evidence"}
-    names |= {"char_lm", "char_lm_large", "plan_code", "session_mlm"}
+    names |= {"char_lm", "char_lm_large", "plan_code", "session_mlm", "gaussian_retriever"}
     assert {file.stem for file in FILES} >= names
 
 

@@ -18,6 +18,7 @@ from framework.errors import UserError, nearest
 from plugins.models import _wordpiece
 
 _log = logging.getLogger("framework")
+CLASSIFIER = "AutoModelForSequenceClassification"
 _LAYER = re.compile(r"\.(?:layer|layers|h|blocks)\.(\d+)\.")
 
 
@@ -74,23 +75,26 @@ def token_types(config: Any) -> bool:
     return (getattr(config, "type_vocab_size", 0) or 0) > 1
 
 
-def network(config: Any, source: Path | None, attentions: Sequence[str]) -> Any:
-    """Return a network of float32 weights, random or from a folder.
+def network(
+    config: Any, source: Path | None, attentions: Sequence[str], kind: str = CLASSIFIER
+) -> Any:
+    """Return a network of float32 weights, random or from a folder, of a kind of transformers.
 
     It has the first of the kinds of attention that is there. Raises `UserError` for weights
     that don't fit.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
+    made = getattr(transformers, kind)
     reason = ""
     for attention in attentions:
         fresh = copy.deepcopy(config)  # from_config writes into what it is given
         settings = {"dtype": torch.float32, "attn_implementation": attention}
         try:
             if source is None:
-                net = AutoModelForSequenceClassification.from_config(fresh, **settings)
+                net = made.from_config(fresh, **settings)
             else:
-                net = _loaded(source, config=fresh, **settings)
+                net = _loaded(made, source, config=fresh, **settings)
         except (ValueError, ImportError) as error:
             reason = _reason(error)
             continue
@@ -150,13 +154,12 @@ def _config(settings: Mapping[str, Any]) -> Any:
         raise UserError(f"model.config: {_reason(error)}") from error
 
 
-def _loaded(source: Path, **settings: Any) -> Any:
+def _loaded(made: Any, source: Path, **settings: Any) -> Any:
     """Return a pretrained network; only what is outside its embeddings and layers may be new."""
     from safetensors import SafetensorError
-    from transformers import AutoModelForSequenceClassification
 
     try:
-        net, found = AutoModelForSequenceClassification.from_pretrained(
+        net, found = made.from_pretrained(
             source,
             trust_remote_code=False,
             use_safetensors=True,
@@ -167,7 +170,7 @@ def _loaded(source: Path, **settings: Any) -> Any:
     except (OSError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{source}: its weights can't be read: {_reason(error)}") from error
     new = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-    inside = f"{net.base_model_prefix}."
+    inside = "" if net.base_model is net else f"{net.base_model_prefix}."
     lost = [key for key in new if key.startswith(inside) and depth(key) is not None]
     if lost:
         raise UserError(

@@ -17,6 +17,7 @@ from plugins.datasets.sections import Sections
 from plugins.datasets.sessions import Sessions
 from plugins.datasets.text import Text
 from plugins.datasets.text_file import TextFile
+from plugins.datasets.triples import Triples
 from plugins.decodings.top_k import TopK
 from plugins.decodings.top_p import TopP
 from plugins.losses.cross_entropy import CrossEntropy
@@ -29,6 +30,7 @@ from plugins.metrics.of_head import OfHead
 from plugins.metrics.perplexity import Perplexity
 from plugins.metrics.precision import Precision
 from plugins.metrics.recall import Recall
+from plugins.models.gaussian_encoder import GaussianEncoder
 from plugins.models.hf_classifier import HfClassifier
 from plugins.models.plan_code import PlanCode
 from plugins.models.session_bert import SessionBert
@@ -102,6 +104,41 @@ SCORED = {
     "batch": {**TOKENS["batch"], "item_labels": torch.tensor([0, 1, 0, 1])},
 }
 """Such windows of items that are labelled, too."""
+_DRAW = torch.Generator().manual_seed(1)
+_QUERIES, _POSITIVES = ("q1", "q2", "q3", "q1", "q4"), ("d1", "d2", "d3", "d4", "d1")
+_NEGATIVES = ("d2", "d5", "", "d6", "d5")
+_ROWS = [*zip(_QUERIES, _POSITIVES, _NEGATIVES, strict=True)]
+_VALUES = {name: torch.randn(2, 4, generator=_DRAW) for name in sorted({*sum(_ROWS, ())})}
+_ANSWERS = {"q1": {"d1": 1, "d4": 1}, "q2": {"d2": 1}, "q3": {"d3": 2}, "q4": {"d1": 1}}
+TRIPLES = {
+    "outputs": {
+        "mean": torch.stack([torch.stack([_VALUES[n][0] for n in row]) for row in _ROWS]),
+        "log_variance": torch.stack([torch.stack([_VALUES[n][1] for n in row]) for row in _ROWS]),
+        "similarity": torch.tensor(0),
+    },
+    "batch": {
+        "id": ["t1", "t2", "t3", "t4", "t5"],
+        "queries": [*_QUERIES],
+        "documents": [*_POSITIVES],
+        "negatives": [*_NEGATIVES],
+        "relevant": [_ANSWERS[query] for query in _QUERIES],
+    },
+}
+"""Triples with documents that stand in the batch twice, answer two queries, or are missing."""
+POOL = {
+    "outputs": {
+        "mean": torch.randn(7, 1, 4, generator=_DRAW),
+        "log_variance": torch.randn(7, 1, 4, generator=_DRAW) / 2,
+        "similarity": torch.tensor(1),
+    },
+    "batch": {
+        "id": [f"item{at}" for at in range(7)],
+        "queries": ["", "q1", "", "q2", "", "q3", ""],
+        "documents": ["d1", "", "d2", "", "d3", "", "d4"],
+        "relevant": [{}, {"d1": 1, "d3": 2}, {}, {"d9": 1}, {}, {}, {}],
+    },
+}
+"""Documents and queries, one of which nothing answers, and one what isn't there."""
 CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("dataset", "redsm5"): {
         "options": Redsm5(root=DATA / "redsm5", criteria=DATA / "dsm5" / "MDD_Criteria.json")
@@ -135,6 +172,30 @@ CASES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     },
     ("metric", "token_accuracy"): TOKENS,
     ("metric", "anomaly"): SCORED,
+    ("dataset", "triples"): {
+        "options": Triples(
+            root=DATA / "triples",
+            corpus="corpus.jsonl",
+            queries="beir/queries.jsonl",
+            train="beir/qrels/train.tsv",
+            test="beir/qrels/test.tsv",
+        )
+    },
+    ("model", "gaussian_encoder"): {
+        "options": GaussianEncoder(max_length=96, config=CONFIG, output_dim=8),
+        "records": [
+            *(
+                {**r, "positive": r["text"][::-1], "negatives": [], "query": r["id"], "wrong": []}
+                | {"document": r["id"], "relevant": {}}
+                for r in samples.records(4)
+            ),
+            {"id": "query", "text": "amber", "query": "q", "relevant": {"train1": 1}},
+            {"id": "document", "text": "birch cloud delta", "document": "train1"},
+        ],
+    },
+    ("loss", "gaussian_contrastive"): TRIPLES,
+    ("metric", "retrieval"): POOL,
+    ("metric", "gaussian_space"): POOL,
     ("loss", "token_cross_entropy"): TOKENS,
     ("loss", "weighted_sum"): {
         "options": WeightedSum(
