@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -164,19 +164,36 @@ def ran(
 
     As a new interpreter's are, its random generators are nobody else's.
     """
+    return anew(lambda: main([*map(str, words)]), *words, cwd=cwd, env=env)
 
-    def work() -> int:
-        variables = environment() | env
-        os.environ.clear()
-        os.environ.update(variables)
-        random.seed()
-        np.random.seed()  # noqa: NPY002 - whoever draws from it
-        torch.seed()
-        torch.set_num_threads(1)
-        return main([*map(str, words)])
 
-    ended = start(work, cwd).wait(600)
+def anew(
+    work: Callable[[], int | None], *words: str | Path, cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run something to its end, which finds what a new interpreter does, its imports apart."""
+    ended = start(lambda: _begun(words, env) or work(), cwd).wait(600)
     return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
+
+
+def script(source: str, *words: str | Path, cwd: Path) -> Process:
+    """Start a text of Python, as `python -c` does, in a folder."""
+
+    def work() -> None:
+        _begun(words, {})
+        exec(compile(source, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+
+    return start(work, cwd)
+
+
+def _begun(words: Sequence[str | Path], env: Mapping[str, str]) -> None:
+    variables = environment() | env
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = ["-c", *map(str, words)]
+    random.seed()
+    np.random.seed()  # noqa: NPY002 - whoever draws from it
+    torch.seed()
+    torch.set_num_threads(1)
 
 
 def call(function: Callable[..., Any], *given: Any, cwd: Path, seconds: float) -> Any:

@@ -60,7 +60,9 @@ def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Kernels are compiled by one process, and are this module's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        with torch._inductor.config.patch(compile_threads=1):
+        # headers that are compiled first pay for more kernels than there are here
+        once = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
+        with torch._inductor.config.patch(once):
             yield
 
 
