@@ -60,9 +60,7 @@ def _kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Kernels are compiled by one process, and are this module's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path_factory.mktemp("kernels")))
-        # headers that are compiled first pay for more kernels than there are here
-        once = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
-        with torch._inductor.config.patch(once):
+        with torch._inductor.config.patch(compile_threads=1):
             yield
 
 
