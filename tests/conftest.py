@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import hypothesis
@@ -33,19 +34,31 @@ hypothesis.settings.load_profile("short" if "CI" in os.environ else "project")
 
 @pytest.fixture(scope="session")
 def command() -> Command:
-    """Run `python -m framework …` as a process of its own."""
+    """Run `python -m framework …` in a process of its own that has nothing to import."""
+    # for seconds otherwise, in each
+    from transformers import BertForSequenceClassification  # noqa: F401
 
-    def call(*words: str | Path, cwd: Path, **settings: Any) -> subprocess.CompletedProcess[str]:
+    from tests.faults import processes
+
+    return processes.ran
+
+
+@pytest.fixture(scope="session")
+def fresh() -> Command:
+    """Run `python -m framework …` by an interpreter of its own, as a person does."""
+
+    def call(
+        *words: str | Path, cwd: Path, env: Mapping[str, str] = MappingProxyType({})
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "framework", *map(str, words)],
             cwd=cwd,
-            env=environment() | settings.pop("env", {}),
+            env=environment() | env,
             capture_output=True,
             text=True,
             timeout=600,
             check=False,
             stdin=subprocess.DEVNULL,
-            **settings,
         )
 
     return call

@@ -153,21 +153,19 @@ def test_an_empty_split_is_one_line_and_exit_2(command: Command, tmp_path: Path)
 MISSING = ("run", ROOT / "experiments" / "focal_bert.toml", "--set", "dataset.root=/nowhere")
 
 
-def test_missing_input_fails_at_once(command: Command, tmp_path: Path) -> None:
+def test_missing_input_fails_at_once(fresh: Command, tmp_path: Path) -> None:
     """A missing folder is told within two seconds of processor time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = command(*MISSING, cwd=tmp_path)
+    done = fresh(*MISSING, cwd=tmp_path)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 2
     assert "/nowhere" in done.stderr
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
 
 
-def test_missing_input_is_told_before_anything_heavy_loads(
-    command: Command, tmp_path: Path
-) -> None:
+def test_missing_input_is_told_before_anything_heavy_loads(fresh: Command, tmp_path: Path) -> None:
     """No library of models is imported before a missing folder is told, torch neither."""
-    done = command(*MISSING, cwd=tmp_path, env={"PYTHONVERBOSE": "1"})
+    done = fresh(*MISSING, cwd=tmp_path, env={"PYTHONVERBOSE": "1"})
     assert done.returncode == 2
     assert "import 'attrs'" in done.stderr
     for heavy in ("torch", "transformers", "mlflow", "sklearn"):

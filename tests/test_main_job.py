@@ -21,7 +21,7 @@ EXPERIMENT = ROOT / "experiments" / "focal_bert.toml"
 
 
 @pytest.fixture(scope="module")
-def workplace(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workplace(fresh: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the main job ran for a few steps, tracked and registered."""
     folder = tmp_path_factory.mktemp("main-job")
     for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "--allow-empty", "-m", "x")):
@@ -29,7 +29,7 @@ def workplace(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Pat
         subprocess.run(["git", *identity, *words], cwd=folder, check=True)
     short = ("trainer.steps=6", "trainer.eval_every=3", "trainer.log_every=1")
     sets = [word for text in short for word in ("--set", text)]
-    done = command("run", EXPERIMENT, *sets, cwd=folder)
+    done = fresh("run", EXPERIMENT, *sets, cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "undefined" not in done.stdout
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import site
 import subprocess
@@ -17,8 +16,16 @@ from support import ROOT, environment, only_run
 
 from framework.__main__ import main
 from framework.registry import KINDS
+from tests.faults.processes import script
 
-RUNS = "import sys; from framework.__main__ import main; [main(['run', f]) for f in sys.argv[1:]]"
+RUNS = """
+import sys
+from framework.__main__ import main
+many = int(sys.argv[1])
+sys.path[:0] = sys.argv[2 : 2 + many]
+for file in sys.argv[2 + many :]:
+    main(["run", file])
+"""
 
 
 def ran(
@@ -77,8 +84,9 @@ def test_every_kind_runs_its_own_experiment(packages: Path, tmp_path: Path) -> N
         (about / "entry_points.txt").write_text("\n".join(lines), encoding="utf-8")
     folders = [packages / f"my-{kind}" for kind in KINDS]
     files = [folder / f"{folder.name.replace('-', '_')}.toml" for folder in folders]
-    path = os.pathsep.join(map(str, [tmp_path / "site", *folders]))
-    ran(sys.executable, "-c", RUNS, *files, cwd=tmp_path, PYTHONPATH=path)
+    places = [tmp_path / "site", *folders]
+    ended = script(RUNS, str(len(places)), *places, *files, cwd=tmp_path).wait()
+    assert ended.code == 0, ended.err
     for kind in KINDS:
         run = only_run(tmp_path, f"my-{kind}")
         result = json.loads((run / "result.json").read_text())

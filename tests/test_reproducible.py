@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import tomli
 from safetensors.torch import load_file
-from support import ROOT, Command, only_run, points, table
+from support import ROOT, TINY, Command, only_run, points, table
 
 
 def _weights(folder: Path) -> str:
@@ -24,26 +24,38 @@ def _ran(command: Command, cwd: Path, *words: str | Path, name: str = "tiny") ->
     return only_run(cwd, name)
 
 
-def test_the_same_run_twice_is_identical(command: Command, tiny: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def first(fresh: Command, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run, with dropout, of an interpreter of its own."""
+    folder = tmp_path_factory.mktemp("first")
+    file = folder / "tiny.toml"
+    file.write_text(TINY.replace("ROOT", str(ROOT)), encoding="utf-8")
+    return _ran(fresh, folder / "a", file)
+
+
+def test_the_same_run_twice_is_identical(
+    first: Path, fresh: Command, tiny: Path, tmp_path: Path
+) -> None:
     """With dropout on, two runs give identical points and identical weights."""
-    first = _ran(command, tmp_path / "a", tiny)
-    second = _ran(command, tmp_path / "b", tiny)
+    second = _ran(fresh, tmp_path / "b", tiny)
     assert points(first) == points(second)
     assert len(points(first)) > 2
     assert _weights(first) == _weights(second)
 
 
-def test_loader_workers_change_nothing(command: Command, tiny: Path, tmp_path: Path) -> None:
+def test_loader_workers_change_nothing(
+    first: Path, command: Command, tiny: Path, tmp_path: Path
+) -> None:
     """Two loader workers give the same points and weights as none."""
-    first = _ran(command, tmp_path / "a", tiny)
     second = _ran(command, tmp_path / "b", tiny, "--set", "trainer.workers=2")
     assert points(first) == points(second)
     assert _weights(first) == _weights(second)
 
 
-def test_another_seed_is_another_run(command: Command, tiny: Path, tmp_path: Path) -> None:
+def test_another_seed_is_another_run(
+    first: Path, command: Command, tiny: Path, tmp_path: Path
+) -> None:
     """The seed reaches the weights: another one gives others."""
-    first = _ran(command, tmp_path / "a", tiny)
     second = _ran(command, tmp_path / "b", tiny, "--set", "seed=43")
     assert _weights(first) != _weights(second)
 
@@ -62,9 +74,8 @@ def test_set_equals_the_edited_line(command: Command, tiny: Path, tmp_path: Path
     assert tomli.loads(resolved)["loss"]["use"] == "cross_entropy"
 
 
-def test_the_resolved_experiment_runs_again(command: Command, tiny: Path, tmp_path: Path) -> None:
+def test_the_resolved_experiment_runs_again(first: Path, command: Command, tmp_path: Path) -> None:
     """The run folder's own experiment gives the same run, from another folder."""
-    first = _ran(command, tmp_path / "a", tiny)
     second = _ran(command, tmp_path / "b", first / "experiment.toml")
     assert points(first) == points(second)
     assert _weights(first) == _weights(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import shutil
@@ -65,6 +66,8 @@ def _inject(row: Row, folder: Path, rounds: int) -> tuple[str, str]:
     if row.check is None:
         return "FAIL", "missing: its check is not written yet"
     folder.mkdir()
+    for name in row.imports:
+        importlib.import_module(name)
     limit = 300.0 + 60.0 * rounds
     try:
         found: Outcome = processes.call(row.check, folder, rounds, cwd=folder, seconds=limit)

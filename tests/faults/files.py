@@ -41,7 +41,6 @@ DAMAGES: Sequence[tuple[str, Callable[[Path], None]]] = (
 
 def damaged(folder: Path, rounds: int) -> Outcome:
     """Row 4: it goes on from the checkpoint before, says why, and ends identical."""
-    preload()
     whole = undisturbed(folder / "whole", *SETS)
     failures, done = [], 0
     for number in range(min(rounds, len(DAMAGES))):
@@ -60,7 +59,6 @@ def damaged(folder: Path, rounds: int) -> Outcome:
 
 def flipped(folder: Path, rounds: int) -> Outcome:
     """Row 5: the manifest catches every flipped bit, its own too."""
-    preload()
     rng = random.Random(5)  # noqa: S311 - draws of a test
     whole = undisturbed(folder / "whole", *SETS)
     base = killed(folder / "base", ENDS[0], *SETS)
@@ -86,11 +84,6 @@ def flipped(folder: Path, rounds: int) -> Outcome:
         f"caught {flips}/{flips} in each of {len(inside)} files; {len(resumed)} runs went on from"
     )
     return Outcome.of(f"{said} the checkpoint before and ended identical", failures)
-
-
-def preload() -> None:
-    """Import once, for all the processes to come, what takes seconds."""
-    from transformers import BertForSequenceClassification  # noqa: F401
 
 
 def killed(folder: Path, step: int, *sets: str) -> Path:

@@ -16,7 +16,7 @@ import torch
 from framework import checkpoint
 from tests.faults import processes
 from tests.faults.experiments import started
-from tests.faults.files import HF, killed, names, newest, preload
+from tests.faults.files import HF, killed, names, newest
 from tests.faults.outcome import Outcome
 from tests.faults.processes import Ended, finished
 
@@ -63,7 +63,6 @@ KINDS = (_zipped, _pickled, _legacy)
 
 def check(folder: Path, rounds: int) -> Outcome:
     """Row 31: whatever reads the checkpoint, nothing of it is executed."""
-    preload()
     letters = (f"p{n},{chr(97 + n % 26) * (1 + n % 7)} and more,{n % 2}" for n in range(60))
     (folder / "posts.csv").write_text("\n".join(["id,text,label", *letters]) + "\n")
     sets = (*SETS, f"dataset={{use='text', train='{folder}/posts.csv', id='id'}}")

@@ -74,7 +74,6 @@ CRASHES = {
 
 def check(folder: Path, rounds: int) -> Outcome:
     """Row 32: train, evaluate, predict and crash; every byte that is left is searched."""
-    _preload()
     data = folder / "data"
     data.mkdir()
     _write(data / "posts.csv", 60)
@@ -105,12 +104,6 @@ def check(folder: Path, rounds: int) -> Outcome:
         f" no hit in what they said and in {len(files)} files of {size:.1f} MB"
     )
     return Outcome.of(text, failures)
-
-
-def _preload() -> None:
-    """Import once, for all the processes to come, what takes seconds."""
-    import mlflow  # noqa: F401
-    from transformers import BertForSequenceClassification  # noqa: F401
 
 
 def _write(file: Path, count: int) -> None:

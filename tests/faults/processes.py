@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import os
 import pickle
+import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 
 from framework.__main__ import COMMANDS, main
 from framework.errors import UserError
 from framework.registry import Registry
+from tests.support import environment
 
 TICK = 0.002
 """Seconds between two looks at a process."""
@@ -115,6 +121,9 @@ def start(work: Callable[[], int | None], cwd: Path, *, group: bool = False) -> 
     try:
         if group:
             os.setpgid(0, 0)
+        # what it covers is lost when it ends: to be traced for it would only take time
+        threading.settrace(None)
+        sys.settrace(None)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         for number, file in enumerate((os.devnull, said / "out", said / "err")):
             os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), number)
@@ -146,6 +155,45 @@ def command(*words: str | Path, cwd: Path, delay: float = 0.0) -> Process:
 def finished(*words: str | Path, cwd: Path) -> Ended:
     """Run `python -m framework …` in a folder to its end."""
     return command(*words, cwd=cwd).wait()
+
+
+def ran(
+    *words: str | Path, cwd: Path, env: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m framework …` in a folder to its end, with more variables of the environment.
+
+    As a new interpreter's are, its random generators are nobody else's.
+    """
+    return anew(lambda: main([*map(str, words)]), *words, cwd=cwd, env=env)
+
+
+def anew(
+    work: Callable[[], int | None], *words: str | Path, cwd: Path, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    """Run something to its end, which finds what a new interpreter does, its imports apart."""
+    ended = start(lambda: _begun(words, env) or work(), cwd).wait(600)
+    return subprocess.CompletedProcess(words, ended.code, ended.out, ended.err)
+
+
+def script(source: str, *words: str | Path, cwd: Path) -> Process:
+    """Start a text of Python, as `python -c` does, in a folder."""
+
+    def work() -> None:
+        _begun(words, {})
+        exec(compile(source, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+
+    return start(work, cwd)
+
+
+def _begun(words: Sequence[str | Path], env: Mapping[str, str]) -> None:
+    variables = environment() | env
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.argv = ["-c", *map(str, words)]
+    random.seed()
+    np.random.seed()  # noqa: NPY002 - whoever draws from it
+    torch.seed()
+    torch.set_num_threads(1)
 
 
 def call(function: Callable[..., Any], *given: Any, cwd: Path, seconds: float) -> Any:

@@ -40,14 +40,23 @@ class Row:
     injection: str
     check: Check | None = None
     waiting: str = ""
+    imports: tuple[str, ...] = ()
+    """What its processes would each import for seconds: the one they are forked from does."""
 
 
+MODEL = "transformers.models.bert.modeling_bert"
+STORE = ("mlflow", "mlflow.store.tracking.sqlalchemy_store")
 ROWS = (
     Row(1, "SIGKILL at a random step, loader workers 0 and 2", kills.moments),
     Row(2, "as 1 with random augmentation", kills.augmented),
     Row(3, "SIGKILL at a random millisecond, saving every step", kills.saving),
-    Row(4, "each file of the newest checkpoint truncated, zeroed, deleted", files.damaged),
-    Row(5, "one flipped bit in each file of a checkpoint", files.flipped),
+    Row(
+        4,
+        "each file of the newest checkpoint truncated, zeroed, deleted",
+        files.damaged,
+        imports=(MODEL,),
+    ),
+    Row(5, "one flipped bit in each file of a checkpoint", files.flipped, imports=(MODEL,)),
     Row(6, "disk full", disk.full),
     Row(7, "checkpoint folder not writable", disk.closed),
     Row(8, "SIGKILL between save and prune; reused folder", leftovers.check),
@@ -61,18 +70,33 @@ ROWS = (
     Row(16, "16x1, 8x2, 4x4 with a short last window", arithmetic.accumulation),
     Row(17, "scaler, clipping, accumulation, forced overflow", arithmetic.scaling),
     Row(18, "20 combinations of size, batch, accumulation, epochs, ranks", shares.planned),
-    Row(19, "evaluation of N = 1..17, 101 records on 1-4 ranks", shares.evaluated),
+    Row(
+        19,
+        "evaluation of N = 1..17, 101 records on 1-4 ranks",
+        shares.evaluated,
+        imports=("sklearn.metrics",),
+    ),
     Row(20, "uneven batches, absent classes", arithmetic.averaging),
     Row(21, "NaN metric; resume in mid-patience", nonfinite.patience),
     Row(22, "4 workers x 2 ranks x 2 epochs", shares.streams),
-    Row(23, "MLflow killed at step 10, or absent", services.dying_server),
-    Row(24, "4 processes on a fresh sqlite file", services.fresh_database),
+    Row(
+        23,
+        "MLflow killed at step 10, or absent",
+        services.dying_server,
+        imports=(*STORE, "mlflow.server"),
+    ),
+    Row(24, "4 processes on a fresh sqlite file", services.fresh_database, imports=STORE),
     Row(25, "SIGKILL over 4 search workers", waiting=SEARCH),
     Row(26, "a trial raises, gives NaN, runs out of memory", waiting=SEARCH),
     Row(27, "broken, duplicate, mistyped plugin", outsiders.plugins),
     Row(28, "an exception in each hook", outsiders.hooks),
     Row(29, "mutated TOML files", mutants.check),
     Row(30, "bad CSV", tables.check),
-    Row(31, "a hostile pickle in the place of every checkpoint file", hostile.check),
-    Row(32, "a canary sentence in every post", privacy.check),
+    Row(
+        31,
+        "a hostile pickle in the place of every checkpoint file",
+        hostile.check,
+        imports=(MODEL,),
+    ),
+    Row(32, "a canary sentence in every post", privacy.check, imports=(MODEL, *STORE)),
 )

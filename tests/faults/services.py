@@ -28,8 +28,6 @@ WAYS = {"killed": signal.SIGKILL, "silent": signal.SIGSTOP, "absent": None}
 
 def dying_server(folder: Path, rounds: int) -> Outcome:
     """Row 23: the run goes on without its server, and `sync` delivers what that has missed."""
-    import mlflow.server  # noqa: F401 - once, for all the processes to come
-
     rng = random.Random(23)  # noqa: S311 - draws of a test
     failures, longest, delivered = [], 0.0, 0
     repeats = 1 + rounds // 10
@@ -137,8 +135,6 @@ def _served(here: Path, port: int) -> Process:
 
 def fresh_database(folder: Path, rounds: int) -> Outcome:
     """Row 24: processes that start on a database which isn't there yet, at once or nearly so."""
-    import mlflow  # noqa: F401 - once, for all the processes to come
-
     rng = random.Random(24)  # noqa: S311 - draws of a test
     failures = []
     repeats = max(1, rounds * 2 // 5)

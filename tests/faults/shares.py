@@ -67,8 +67,6 @@ def planned(folder: Path, rounds: int) -> Outcome:
 def evaluated(folder: Path, rounds: int) -> Outcome:
     """Row 19: each record once and in order, and values as of one process, on every rank."""
     del rounds  # nothing is random
-    import sklearn.metrics  # noqa: F401 - once, and not in every process
-
     (folder / "fault.toml").write_text(experiments.TEXT)
     found = {many: _evaluations(folder, many) for many in range(1, MOST + 1)}
     failures, worst, (alone,) = [], 0.0, found.pop(1)

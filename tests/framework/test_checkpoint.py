@@ -29,6 +29,7 @@ from framework import checkpoint
 from framework.checkpoint import ModelFiles
 from framework.commands import _checkpoints
 from framework.errors import RunError, UserError
+from tests.faults import processes
 
 FILES = ModelFiles({"labels": ["no", "é"]}, 'name = "x"\n')
 NAMES = [
@@ -367,12 +368,11 @@ FULL = """
 import resource, sys
 from pathlib import Path
 import torch
-sys.path[:0] = [sys.argv[2], str(Path(sys.argv[2]).parent)]
 from tiny_parts import net
 from test_checkpoint import saved
 from framework.errors import RunError
 
-module = torch.nn.Linear(400, 400) if sys.argv[3] == "weights" else net()
+module = torch.nn.Linear(400, 400) if sys.argv[2] == "weights" else net()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 folder = Path(sys.argv[1])
 try:
@@ -389,15 +389,10 @@ def test_a_disk_that_is_full_is_a_run_error(tmp_path: Path, large: str) -> None:
 
     The limit on the size of a file stands in for a full disk: writes fail in the same place.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path), str(Path(__file__).parent), large],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    ended = processes.script(FULL, tmp_path, large, cwd=tmp_path).wait()
+    assert ended.code == 0, ended.err
     # nothing is left of the attempt: it may be what fills the disk
-    message, left = done.stdout.splitlines()
+    message, left = ended.out.splitlines()
     target = tmp_path / "checkpoints" / "step-3"
     assert message.startswith(f"{target}: can't write the checkpoint (")
     assert left == "[]"

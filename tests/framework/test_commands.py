@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import install
+from support import Command, install
 
 from framework.__main__ import COMMANDS, main
 from framework.commands.trained import finished
 from framework.errors import UserError
 from framework.registry import KINDS, Registry
+from tests.faults.processes import ran
 
 GOOD = """
 dataset = "acme_words"
@@ -27,19 +28,6 @@ use = "hf_classifier"
 config = { hidden_size = 8 }
 """
 HEAVY = ("torch", "transformers", "mlflow", "numpy", "plugins", "acme_parts")
-
-
-def ran(*words: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run `python -m framework …`."""
-    return subprocess.run(
-        [sys.executable, "-m", "framework", *map(str, words)],
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
 
 
 def refused(*words: str | Path, cwd: Path) -> str:
@@ -80,16 +68,16 @@ def experiment(tmp_path: Path) -> Path:
     return file
 
 
-def test_the_version_is_the_distributions(tmp_path: Path) -> None:
+def test_the_version_is_the_distributions(fresh: Command, tmp_path: Path) -> None:
     """`--version` names the distribution and its version."""
-    done = ran("--version", cwd=tmp_path)
+    done = fresh("--version", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"composable-nlp {version('composable-nlp')}\n"
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
     """`--help` has every command with a line, and an example."""
-    done = ran("--help", cwd=tmp_path, COLUMNS="200")
+    done = ran("--help", cwd=tmp_path, env={"COLUMNS": "200"})
     assert done.returncode == 0
     for name, summary in COMMANDS.items():
         assert f"    {name} " in done.stdout

@@ -5,10 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import os
 import re
-import subprocess
-import sys
 from logging.handlers import BufferingHandler
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,6 +24,7 @@ from tiny_parts import (
 from framework import hooks
 from framework.errors import RunError, UserError
 from framework.hooks import NAMES, Hooks, Specs, hookimpl, ordered
+from tests.faults import processes
 
 STATE: Any = SimpleNamespace(name="state")
 STEP: Any = {"state": STATE, "window": [], "loss": {}, "norm": None}
@@ -87,15 +85,7 @@ def test_a_real_run_follows_the_docstring(tmp_path: Path, monkeypatch: pytest.Mo
     groups = {"framework.callback": {"recorder": "recorder_module:Options"}}
     install(monkeypatch, tmp_path / "site", "recorder 1.0", groups, recorder_module=RECORDER)
     (tmp_path / "x.toml").write_text(EXPERIMENT)
-    found = os.pathsep.join((str(tmp_path / "site"), os.environ["PYTHONPATH"]))
-    done = subprocess.run(
-        [sys.executable, "-m", "framework", "run", "x.toml", "--json"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": found, "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = processes.ran("run", "x.toml", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "completed"
     events = (tmp_path / "events.txt").read_text().split()

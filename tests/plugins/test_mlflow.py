@@ -8,8 +8,6 @@ import math
 import os
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -37,6 +35,7 @@ from framework.hooks import Hooks
 from plugins._mlflow import bounded, connect, masked, name, store
 from plugins.callbacks.mlflow import Mlflow
 from plugins.sources.models import Models
+from tests.faults import processes
 
 POINTS: list[dict[str, Any]] = [
     {"step": 1, "epoch": 0, "time": 0.5, "train/loss": 0.75, "train/learning_rate": 1e-5},
@@ -367,19 +366,10 @@ tracker.run_end(state)
 @pytest.mark.slow
 def test_race_on_a_fresh_file(tmp_path: Path) -> None:
     """Four processes at once on a store that isn't there yet all track their runs."""
-    root = Path(framework.__file__).parents[1]
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACE, str(prepared(tmp_path / str(at)).folder)],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(root), "MLFLOW_TRACKING_URI": ""},
-            stderr=subprocess.PIPE,
-        )
-        for at in range(4)
-    ]
-    said = [racer.communicate(timeout=120)[1] for racer in racers]
-    assert said == [b""] * 4
-    assert [racer.returncode for racer in racers] == [0] * 4
+    folders = [prepared(tmp_path / str(at)).folder for at in range(4)]
+    racers = [processes.script(RACE, folder, cwd=tmp_path) for folder in folders]
+    ended = [racer.wait() for racer in racers]
+    assert [(each.code, each.err) for each in ended] == [(0, "")] * 4
     client = connect(f"sqlite:///{tmp_path / 'mlflow.db'}")
     found = client.get_experiment_by_name("race")
     assert found is not None

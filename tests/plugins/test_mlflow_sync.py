@@ -40,6 +40,7 @@ from plugins._mlflow import bounded, connect, store
 from plugins.callbacks._mlflow_delivery import Delivery
 from plugins.callbacks._mlflow_record import Record
 from plugins.callbacks.mlflow import Mlflow
+from tests.faults import processes
 
 TRACKED = EXPERIMENT.replace('[callbacks."odd[label]"]\nrate = 2e-05\n', "[callbacks.mlflow]\n")
 ALL = [point(step) for step in range(1, 11)]
@@ -100,10 +101,8 @@ def sync(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, s
 def test_killed_and_resumed(here: Path, when: str) -> None:
     """However a process was killed, its run goes on as the same run: no point lacks or doubles."""
     folder = prepared(here).folder
-    words = [sys.executable, "-c", KILLED, str(folder), when, json.dumps(ALL[:7])]
-    env = environment() | {"PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(words, cwd=here, env=env, check=False, capture_output=True, text=True)
-    assert (killed.returncode, killed.stderr) == (-signal.SIGKILL, "")
+    killed = processes.script(KILLED, folder, when, json.dumps(ALL[:7]), cwd=here).wait()
+    assert (killed.code, killed.err) == (-signal.SIGKILL, "")
     before = the_run()
     assert before.info.status == "RUNNING"
     assert stored().get("train/loss", Counter()) == Counter(range(1, 8 if when == "sent" else 1))

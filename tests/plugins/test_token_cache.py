@@ -32,6 +32,7 @@ from plugins import _cache
 from plugins.models import _text_pairs, _token_cache, _wordpiece
 from plugins.models._text_pairs import TextPairs
 from plugins.samplers.bucket import Bucket
+from tests.faults.processes import Process, script
 
 WORDS = ["sleep", "four", "night", "light", "wakes", "canarybird", "ünder", "he", "lies", "there"]
 ROWS = [
@@ -359,24 +360,17 @@ def test_a_full_disk_leaves_nothing_and_tokens_in_memory(
     assert len(caplog.messages) == 1
 
 
-def begin(tmp_path: Path, mark: Path, way: str) -> subprocess.Popen[str]:
+def begin(tmp_path: Path, mark: Path, way: str) -> Process:
     """Start a process that encodes the pairs with the cache, and marks each chunk it tokenises."""
     given_ = tmp_path / "given"
     given_.write_bytes(pickle.dumps((processor(tmp_path / "cache"), PAIRS)))
-    return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(given_), str(mark), way],
-        cwd=ROOT,
-        env=environment() | {"PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return script(SCRIPT, given_, mark, way, cwd=tmp_path)
 
 
-def wait(there: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait(there: Callable[[], bool], process: Process) -> None:
     """Wait until something is there, as long as the process lives."""
     while not there():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.alive(), process.wait().err
         time.sleep(0.02)
 
 
@@ -384,9 +378,9 @@ def test_two_processes_at_once_build_one_entry(tmp_path: Path) -> None:
     """Of two processes that need the same, one tokenises, and both have the same numbers."""
     marks = [tmp_path / "a", tmp_path / "b"]
     processes = [begin(tmp_path, mark, "go") for mark in marks]
-    said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert said[0][0] == said[1][0] != ""
+    ended = [process.wait(300) for process in processes]
+    assert [each.code for each in ended] == [0, 0], ended
+    assert ended[0].out == ended[1].out != ""
     assert sum(mark.exists() for mark in marks) == 1
     assert len(entries(tmp_path / "cache")) == 1
 
@@ -399,7 +393,7 @@ def test_a_process_killed_while_building_leaves_nothing_that_is_taken(tmp_path: 
         wait(mark.exists, process)
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
     (left,) = entries(tmp_path / "cache")
     assert left.name.startswith(".")
     found = processor(tmp_path / "cache").encode(PAIRS)

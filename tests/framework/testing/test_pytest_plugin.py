@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from support import ROOT, environment
 
+from tests.faults import processes
+
 LOSSES = '''\
 """Losses of somebody else's."""
 
@@ -117,25 +119,45 @@ def zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ran(
-    zoo: Path, folder: Path, *words: str, rc: int, site: Path | None = None, **files: str
+    zoo: Path,
+    folder: Path,
+    *words: str,
+    rc: int,
+    site: Path | None = None,
+    fresh: bool = False,
+    **files: str,
 ) -> subprocess.CompletedProcess[str]:
     """Run pytest in a folder that holds the files, with the zoo installed; its exit code is rc.
 
-    `site` holds further distributions that are installed.
+    `site` holds further distributions that are installed. It is a process of its own, with
+    `fresh` one that has imported nothing.
     """
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text, encoding="utf-8")
-    before = environment()
-    path = os.pathsep.join(map(str, filter(None, [zoo, site, before.get("PYTHONPATH")])))
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *words],
-        cwd=folder,
-        env=before | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    sites = [str(each) for each in (zoo, site) if each]
+    words = ("-p", "no:cacheprovider", *words)
+
+    def session() -> int:
+        sys.path[:0] = sites
+        # those of the session that this was forked from
+        for name in [name for name in sys.modules if name.startswith(("conftest", "test_"))]:
+            del sys.modules[name]
+        return pytest.main([*words])
+
+    if fresh:
+        before = environment()
+        path = os.pathsep.join(filter(None, [*sites, before.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *words],
+            cwd=folder,
+            env=before | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    else:
+        done = processes.anew(session, cwd=folder, env={"COLUMNS": "200"})
     assert done.returncode == rc, done.stdout + done.stderr
     return done
 
@@ -157,6 +179,7 @@ def test_every_plugin_and_check_is_an_item(zoo: Path, tmp_path: Path) -> None:
         tmp_path,
         *("--framework-plugin", "zoo-losses", "-v", "-rs"),
         rc=1,
+        fresh=True,
         test_own="def test_own(): raise SystemError('not asked for')\n",
     )
     found = states(done.stdout)
@@ -273,7 +296,7 @@ def test_other_sessions_are_left_alone(zoo: Path, tmp_path: Path) -> None:
         "    assert 'composable_nlp_pytest' in sys.modules\n"
     )
     words = ("-p", "no:hypothesispytest", "-v")
-    done = ran(zoo, tmp_path, *words, rc=0, test_looking=looking)
+    done = ran(zoo, tmp_path, *words, rc=0, fresh=True, test_looking=looking)
     assert list(states(done.stdout).values()) == ["PASSED"]
 
 
@@ -282,9 +305,9 @@ def test_a_project_with_a_package_of_our_name_keeps_its_tests(zoo: Path, tmp_pat
     (tmp_path / "framework").mkdir()
     (tmp_path / "framework" / "__init__.py").write_text("OWN = True\n", encoding="utf-8")
     own = "import framework\ndef test_own(): assert framework.OWN\n"
-    done = ran(zoo, tmp_path, "-v", rc=0, test_own=own)
+    done = ran(zoo, tmp_path, "-v", rc=0, fresh=True, test_own=own)
     assert states(done.stdout) == {"test_own.py::test_own": "PASSED"}
-    refused = ran(zoo, tmp_path, "--framework-plugin", "zoo-losses", rc=4)
+    refused = ran(zoo, tmp_path, "--framework-plugin", "zoo-losses", rc=4, fresh=True)
     assert refused.stderr == (
         "ERROR: --framework-plugin: a package 'framework' that is nearer hides composable-nlp's;"
         " run it from another folder\n\n"

@@ -114,7 +114,7 @@ def test_the_order_of_records_does_not_matter(corpus: Groups, seed: int, random:
 
 
 @given(st.one_of(corpora(least=20), large_corpora()), st.integers(0, 1000))
-@settings(relaxed, max_examples=100, derandomize=True)  # a search may miss, though not at random
+@settings(relaxed, derandomize=True)  # a search may miss, though not at random
 def test_balance_is_no_worse_than_stratified_group_k_fold(corpus: Groups, seed: int) -> None:
     """The mix of labels is no further off than with scikit-learn's StratifiedGroupKFold.
 
