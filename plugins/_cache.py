@@ -25,6 +25,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from plugins._mapped import mapped
+
 FAILURES = (OSError, NotImplementedError)
 """What a disk raises that can't keep an entry, or can't be locked."""
 DAYS = 60
@@ -79,9 +81,9 @@ class Entry:
     def array(self, name: str, dtype: Any) -> NDArray[Any]:
         """Map a file of numbers; nothing of it is in memory until it is used."""
         file = self.folder / name
-        # a file without bytes can't be mapped; a plain view is quicker than a memmap
+        # a file without bytes can't be mapped
         empty = not file.stat().st_size
-        return np.empty(0, dtype) if empty else np.asarray(np.memmap(file, dtype, mode="r"))
+        return np.empty(0, dtype) if empty else np.frombuffer(mapped(file), dtype)
 
 
 def opened(place: Path) -> Entry | None:

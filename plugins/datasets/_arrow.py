@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from framework.errors import UserError
 from plugins import _cache
+from plugins._mapped import mapped
 from plugins.datasets._labelled import few
 from plugins.datasets._tables import Place, Row, rows
 
@@ -142,7 +143,8 @@ class Table:
         import pyarrow as pa
 
         self.folder = folder
-        reader = pa.ipc.open_file(pa.memory_map(str(folder / _FILE)))
+        self._file = pa.py_buffer(mapped(folder / _FILE))
+        reader = pa.ipc.open_file(self._file)
         batches = [reader.get_batch(at) for at in range(reader.num_record_batches)]
         self._columns = {
             name: [self._views(batch.column(name)) for batch in batches]
@@ -184,7 +186,7 @@ class Table:
         """Return a column of texts as Arrow has it, not in memory."""
         import pyarrow as pa
 
-        reader = pa.ipc.open_file(pa.memory_map(str(self.folder / _FILE)))
+        reader = pa.ipc.open_file(self._file)
         found = (reader.get_batch(at).column(name) for at in range(reader.num_record_batches))
         return pa.chunked_array(list(found), pa.large_string())
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from framework.protocols import Record
 from plugins import _cache
+from plugins._mapped import read
 from plugins.datasets._arrow import Table
 
 
@@ -47,6 +48,7 @@ class Tables:
 
     def record(self, at: int) -> Record:
         """Make one record."""
+        read()
         number = bisect_right(self._ends, at)
         split = [*self.tables][number]
         table = self.tables[split]
