@@ -165,7 +165,7 @@ class Tally:
         return outputs, placed
 
     def values(self) -> dict[str, float]:
-        """Merge over ranks, compute, and name every value."""
+        """Merge over ranks, compute, and name every value; a loss of nobody is NaN, and not 0."""
         ranks = self.forward.strategy.gather((self.metrics, self.sums, self.counts))
         # in one order everywhere: ranks must not differ by a bit in what they decide by
         first, *others = (rank[0] for rank in ranks)
@@ -174,7 +174,7 @@ class Tally:
             for part, value in sums.items():
                 totals[part][0] += value
                 totals[part][1] += counts[part]
-        losses = {part: value / max(count, 1) for part, (value, count) in totals.items()}
+        losses = {p: total / count if count else math.nan for p, (total, count) in totals.items()}
         named = with_total(losses)
         for label, metric in first.items():
             metric.merge([metrics[label] for metrics in others])

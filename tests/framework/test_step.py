@@ -419,6 +419,17 @@ def test_an_evaluation_names_every_part_of_the_loss() -> None:
     assert values["loss"] == pytest.approx(values["loss/ce"] + values["loss/square"])
 
 
+def test_a_loss_of_nobody_is_told_as_undefined() -> None:
+    """A part that nothing in a split counts for is NaN in an evaluation: 0 would be a fine loss."""
+    batches = window(3, 2)
+    for batch in batches:
+        batch["marked"] = torch.zeros(len(batch["id"]))
+    values = tallied(net(), batches, loss=Two()).values()
+    assert math.isnan(values["loss/square"])
+    assert math.isnan(values["loss"])
+    assert math.isfinite(values["loss/ce"])
+
+
 @attrs.define
 class Ranks:
     """The strategy of a rank whose fellows have already tallied their share."""

@@ -55,7 +55,7 @@ def test_a_run_from_end_to_end(tmp_path: Path) -> None:
     assert state.learning_rate == 0.1
     assert (state.status, state.stopping, state.best) == ("running", False, None)
     assert set(state.metrics) == {"val", "test"}
-    assert set(state.timing) == {"train", "evaluate"}
+    assert set(state.timing) == {"train", "evaluate", "checkpoint"}
     assert all(spent > 0 for spent in state.timing.values())
 
 
