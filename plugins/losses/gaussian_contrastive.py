@@ -34,7 +34,7 @@ class GaussianContrastive:
         0.1, help="of distances; smaller: the nearest negatives count more", validator=gt(0.0)
     )
     alignment: float = option(
-        1.0, help="weight of a positive's distance in the contrastive part", validator=_weight
+        0.2, help="weight of a positive's distance in the contrastive part", validator=_weight
     )
     contrastive: float = option(1.0, help="weight of the contrastive part", validator=_weight)
     isotropy: float = option(0.01, help="weight of the isotropy part", validator=_weight)
