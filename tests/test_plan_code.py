@@ -20,6 +20,7 @@ SHORT = (
     *("trainer.epochs=2", "trainer.threads=1", "trainer.log_every=1", "optimizer.lr=1e-2"),
     *("model.layers=1", "model.heads=2", "model.d_model=16", "model.context=256"),
     *("model.tokenizer.vocabulary=300", "model.dropout=0.1", "trainer.batch_size=50"),
+    'callbacks.early_stopping={monitor="val/loss/plan", mode="min", patience=99}',
 )
 MBPP = SHARED / "mbpp"
 PARTS = ("plan", "code", "refinement")

@@ -50,6 +50,12 @@ class WeightedSum:
                 hint = nearest(label, self.parts) or f"; the parts are {listing(self.parts)}"
                 raise ValueError(f"'weights' names '{label}', which is no part{hint}")
 
+    @property
+    def names(self) -> list[str]:
+        """What its parts are called, known before training: so each can be monitored."""
+        names = {label: getattr(part, "names", [""]) for label, part in self.parts.items()}
+        return [name for k, inner in names.items() for name in _named(k, dict.fromkeys(inner))]
+
     def build(self, info: Info) -> LiveWeightedSum:
         """Build every part."""
         parts = {label: part.build(info) for label, part in self.parts.items()}

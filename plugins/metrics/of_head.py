@@ -17,6 +17,11 @@ class OfHead:
     head: str = option(help="its name", validator=attrs.validators.min_len(1))
     metrics: Mapping[str, Metric] = option(["accuracy"], help="metrics of it", kind="metric")
 
+    @property
+    def names(self) -> list[str]:
+        """Labels of its metrics, known before training."""
+        return list(self.metrics)
+
     def build(self, info: Info) -> LiveOfHead:
         """Build the metrics."""
         return LiveOfHead(self.head, {k: metric.build(info) for k, metric in self.metrics.items()})

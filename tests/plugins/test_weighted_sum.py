@@ -159,6 +159,8 @@ def test_several_losses_of_one_head() -> None:
     nested = WeightedSum(parts={"sum": WeightedSum(parts=PARTS)}, heads=False).build(INFO)
     assert nested.facts["parts"]["sum"]["weights"] == dict.fromkeys(PARTS, 1.0)
     assert not nested.coupled
+    inner = WeightedSum(parts={"sum": WeightedSum(parts=PARTS), "b": CrossEntropy()})
+    assert inner.names == ["sum/plan", "sum/code", "sum/refinement", "b"]
 
 
 def test_a_head_that_is_not_there_is_named(batch: dict[str, Any]) -> None:
@@ -216,6 +218,18 @@ MISTAKES = {
     "no part": (
         "loss = { use = 'weighted_sum' }",
         "x.toml:2:8: loss 'weighted_sum': 'parts' is empty; write a table of a loss under each",
+    ),
+}
+
+
+MISTAKES |= {
+    "a part that is monitored": (
+        "callbacks.checkpoint.monitor = 'val/loss/plam'",
+        "x.toml:2:32: nothing computes 'val/loss/plam'; did you mean 'val/loss/plan'?",
+    ),
+    "a metric of a head that is monitored": (
+        "callbacks.checkpoint.monitor = 'val/refinement/acuracy'",
+        "nothing computes 'val/refinement/acuracy'; did you mean 'val/refinement/accuracy'?",
     ),
 }
 
