@@ -1,4 +1,4 @@
-"""A transformer that writes a plan for a problem, then code, and says what is wrong with code."""
+"""A transformer that predicts plan and code token by token, and says what is wrong with code."""
 
 from __future__ import annotations
 
