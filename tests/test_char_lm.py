@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import ROOT, install, only_run, points
+from support import ROOT, install, only_run, points, table
 
 from framework import checkpoint
 from framework.__main__ import main
@@ -115,6 +115,20 @@ def test_predict_gives_the_loss_of_windows(run: Path, tmp_path: Path) -> None:
     ]
 
 
+def same_by_predict(run: Path) -> None:
+    """Predict for the text of val; over all its tokens, the loss is the evaluation's.
+
+    It fails where BPE makes tokens of each window alone.
+    """
+    text = (ROOT / "data" / "char_lm" / "input.txt").read_text(encoding="utf-8")
+    Path("val.txt").write_text(text[int(len(text) * 0.99) :], encoding="utf-8")
+    assert main(["predict", str(run), "val.txt", "--output", "val.csv"]) == 0
+    rows = table(Path("val.csv"))
+    total = sum(float(row["loss"]) * int(row["tokens"]) for row in rows if row["loss"])
+    best = json.loads((run / "result.json").read_text())["best"]["value"]
+    assert total / sum(int(row["tokens"]) for row in rows) == pytest.approx(best, rel=1e-5)
+
+
 @pytest.mark.parametrize("tokenizer", ["character", '{ use = "bpe", vocabulary = 270 }'])
 def test_it_resumes_exactly(
     tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +143,7 @@ def test_it_resumes_exactly(
     assert json.loads((halted / "result.json").read_text())["steps"] == 3
     assert main(["run", "--resume", str(halted)]) == 0
     assert points(halted) == points(whole)
+    same_by_predict(whole)
     mine, theirs = (
         load_file(folder / "checkpoints" / "last" / checkpoint.WEIGHTS)
         for folder in (halted, whole)

@@ -144,7 +144,7 @@ class TextWindows:
     def _corpus(self, records: Any) -> Tokens:
         """Encode a split's text, or find what was encoded before; mapped where a disk keeps it."""
         text, dtype = records.whole, width(len(self.tokenizer.characters))
-        if self.cache is None:
+        if self.cache is None or not records.kept:
             return Tokens(self.tokenizer.encode(text).astype(dtype, copy=False))
         content = hashlib.blake2b(digest_size=32)
         for begin in range(0, len(text), PIECE):
