@@ -73,6 +73,7 @@ class Sections:
         train = Counter(items[i]["label"] for i in at["train"])
         info = {
             "labels": [*LABELS],
+            "heads": {"plan": [], "code": [], "refinement": ["labels", "class_counts"]},
             "class_counts": [train[label] for label in range(len(LABELS))],
             "counts": {**{name: len(part) for name, part in at.items()}, "dropped": dropped},
             "synthetic": "labels: faults put into the code, by seed and id",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framework.errors import listing, nearest
 from framework.protocols import Batch, Info, LiveLoss, Loss, Outputs, option
-from plugins._heads import head_of
+from plugins._heads import head_of, info_of
 
 
 def _some(_: object, field: attrs.Attribute[Any], value: Mapping[str, Loss]) -> None:
@@ -57,8 +57,10 @@ class WeightedSum:
         return [name for k, inner in names.items() for name in _named(k, dict.fromkeys(inner))]
 
     def build(self, info: Info) -> LiveWeightedSum:
-        """Build every part."""
-        parts = {label: part.build(info) for label, part in self.parts.items()}
+        """Build every part; `UserError` for the label of no head."""
+        owner = "loss 'weighted_sum'"
+        said = {k: info_of(k, info, owner) if self.heads else info for k in self.parts}
+        parts = {label: part.build(said[label]) for label, part in self.parts.items()}
         weights = {label: self.weights.get(label, 1.0) for label in parts}
         return LiveWeightedSum(parts, weights, self.heads)
 

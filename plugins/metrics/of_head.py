@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from framework.protocols import Batch, Info, LiveMetric, Metric, Outputs, option
-from plugins._heads import head_of
+from plugins._heads import head_of, info_of
 
 
 @attrs.frozen
@@ -23,8 +23,9 @@ class OfHead:
         return list(self.metrics)
 
     def build(self, info: Info) -> LiveOfHead:
-        """Build the metrics."""
-        return LiveOfHead(self.head, {k: metric.build(info) for k, metric in self.metrics.items()})
+        """Build the metrics; `UserError` for a head that isn't there."""
+        own = info_of(self.head, info, "metric 'of_head'")
+        return LiveOfHead(self.head, {k: metric.build(own) for k, metric in self.metrics.items()})
 
 
 @attrs.frozen(eq=False)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from framework.__main__ import main
-from framework.errors import RunError
+from framework.errors import RunError, UserError
 from framework.step import Forward, Update
 from framework.testing import check_loss
 from plugins.losses.cross_entropy import CrossEntropy
@@ -170,6 +170,22 @@ def test_a_head_that_is_not_there_is_named(batch: dict[str, Any]) -> None:
         loss.counts(batch)
     with pytest.raises(RunError, match="there is no head 'x'"):
         OfHead(head="x", metrics={"a": Accuracy()}).build(INFO).update(Heads()(**batch), batch)
+
+
+def test_a_misspelt_head_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the dataset says what heads there are, nothing is trained, nor a run begun."""
+    monkeypatch.chdir(tmp_path)
+    file = str(ROOT / "experiments" / "plan_code.toml")
+    assert main(["run", file, "--set", "metrics.refinement.head=refinment"]) == 2
+    said = capsys.readouterr().err
+    assert "metric 'of_head': there is no head 'refinment'; did you mean 'refinement'?" in said
+    assert not (tmp_path / "runs").exists()
+    info = {**INFO, "heads": {"plan": [], "code": [], "refinement": [*INFO]}}
+    with pytest.raises(UserError, match="loss 'weighted_sum': there is no head 'cod'; did you"):
+        WeightedSum(parts={"cod": TokenCrossEntropy()}).build(info)
+    WeightedSum(parts=PARTS).build(info)
 
 
 def test_accuracy_stands_beside_the_majority(batch: dict[str, Any]) -> None:
