@@ -17,6 +17,10 @@ from plugins._heads import head_of, info_of
 def _some(_: object, field: attrs.Attribute[Any], value: Mapping[str, Loss]) -> None:
     if not value:
         raise ValueError(f"'{field.name}' is empty; write a table of a loss under each label")
+    for label in value:
+        # of a part that has several, LABEL/NAME: another label could be the same
+        if "/" in label or not label:
+            raise ValueError(f"'{field.name}': the label '{label}' can't be empty or have a '/'")
 
 
 def _weights(_: object, field: attrs.Attribute[Any], value: Mapping[str, float]) -> None:

@@ -231,6 +231,10 @@ MISTAKES = {
         "loss = { use = 'weighted_sum', parts.focal = {}, weights.focal = -1 }",
         "x.toml:2:66: 'weights': that of 'focal' must be finite and at least 0",
     ),
+    "a label that could be a part's part": (
+        "loss.parts.'plan/x' = 'cross_entropy'",
+        "loss 'weighted_sum': 'parts': the label 'plan/x' can't be empty or have a '/'",
+    ),
     "no part": (
         "loss = { use = 'weighted_sum' }",
         "x.toml:2:8: loss 'weighted_sum': 'parts' is empty; write a table of a loss under each",
