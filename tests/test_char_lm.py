@@ -366,6 +366,14 @@ def test_generate_prints_texts_and_reasons(
         ([], "there is nothing to go on with; give --prompt, or --interactive"),
         (["--prompt", "a", "--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
         (["--prompt", "a", "--stop", ""], "--stop is empty"),
+        (
+            ["--interactive", "--prompt", "a"],
+            "--interactive asks for prompts and shows texts; leave",
+        ),
+        (
+            ["--interactive", "--json"],
+            "--interactive asks for prompts and shows texts; leave out '-",
+        ),
         (["--prompt", "a", "--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--prompt-file", "none.txt"], "none.txt: can't be read (No such file or directory)"),
     ],
@@ -423,6 +431,25 @@ def test_settings_hold_from_then_on(
     texts = [line.removeprefix("> ") for line in shown.splitlines() if "abc" in line]
     assert len({*texts}) == 3
     assert texts[2].endswith(f"abc{greedy.text}")
+
+
+def test_what_is_shown_is_what_was_generated(
+    model: LiveTransformerLm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tabs, carriage returns and names of emoji stay as they are; a blank can be a stop."""
+    said = "a\t:smile: [b]\rc"
+    lines = f"/set max_tokens=1\n{said}\n/set stop= \n/set stop=\n"
+    stops: list[Any] = []
+    real = _interactive.changed
+
+    def changed(*given: Any) -> Any:
+        found = real(*given)
+        stops.append(found["stop"])
+        return found
+
+    monkeypatch.setattr(_interactive, "changed", changed)
+    assert said in talked(model, lines, monkeypatch, capsys)
+    assert stops == [[], [" "], []]
 
 
 @pytest.fixture

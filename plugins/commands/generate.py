@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from framework.errors import UserError
+from framework.errors import UserError, listing
 from plugins._language import Generative
 from plugins.commands._choice import TOKENS, check, chosen
 from plugins.commands._generation import Limits, generate, started
@@ -49,6 +49,15 @@ class Generate:
         decode = chosen(vars(options), tools)
         check(vars(options))
         prompts = [*options.prompt, *_from_file(options.prompt_file)]
+        given = [
+            f"--{k}"
+            for k in ("prompt", "prompt-file", "json")
+            if vars(options)[k.replace("-", "_")]
+        ]
+        if options.interactive and given:
+            raise UserError(
+                f"--interactive asks for prompts and shows texts; leave out {listing(given)}"
+            )
         if not (prompts or options.interactive):
             raise UserError("there is nothing to go on with; give --prompt, or --interactive")
         with tools.trained(options.run, options.set) as trained:
