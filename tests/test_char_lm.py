@@ -22,6 +22,7 @@ from framework.commands._tools import Tools
 from framework.errors import RunError, UserError
 from plugins.commands import _choice, _interactive
 from plugins.commands._generation import Limits, Text, drawn, generate, started
+from plugins.commands.generate import _from_file, generative
 from plugins.decodings.greedy import Greedy
 from plugins.decodings.temperature import Temperature
 from plugins.models.transformer_lm import LiveTransformerLm, TransformerLm
@@ -327,6 +328,7 @@ def test_what_is_explicit_comes_first(given: Any, expected: str) -> None:
         ({"top_k": 0}, "--top-k:1:16: 'k' must be >= 1: 0"),
         ({"top_p": 1.5}, "'p' must be <= 1.0: 1.5"),
         ({"temperature": -1.0}, "'temperature' must be >= 0.0: -1.0"),
+        ({"temperature": math.inf}, "'temperature' must be finite: inf"),
         ({"temperature": math.nan}, "'temperature' must be >= 0.0: nan"),
         ({"decoding": "gredy"}, "no decoding is named 'gredy'; did you mean 'greedy'?"),
         ({"top_k": 1, "top_p": 0.5}, "give --top-k or --top-p, not both"),
@@ -370,10 +372,6 @@ def test_generate_prints_texts_and_reasons(
             ["--interactive", "--prompt", "a"],
             "--interactive asks for prompts and shows texts; leave",
         ),
-        (
-            ["--interactive", "--json"],
-            "--interactive asks for prompts and shows texts; leave out '-",
-        ),
         (["--prompt", "a", "--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--prompt-file", "none.txt"], "none.txt: can't be read (No such file or directory)"),
     ],
@@ -386,10 +384,25 @@ def test_arguments_that_cannot_be(
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        (b"\xef\xbb\xbfA:\n", "A:"),
+        (b"A:\r\nB:\r\n", "A:\r\nB:"),
+        (b"A:\n\n", "A:\n"),
+        (b"\n", "\n"),
+        (b"\r\n", "\r\n"),
+        (b"", ""),
+    ],
+)
+def test_a_prompt_file_is_read_as_training_is(content: bytes, prompt: str, tmp_path: Path) -> None:
+    """Without a mark of byte order, with its line ends; only the last goes, where others stay."""
+    (tmp_path / "prompt.txt").write_bytes(content)
+    assert _from_file(tmp_path / "prompt.txt") == [prompt]
+
+
 def test_a_model_that_cannot_generate_is_told() -> None:
     """A classifier's run is refused in words."""
-    from plugins.commands.generate import generative
-
     with pytest.raises(UserError, match="runs/x: its model can't generate text: it has no token"):
         generative(object(), "runs/x")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,14 @@ def generative(model: Any, run: str) -> Generative:
 
 
 def _from_file(file: Path | None) -> list[str]:
-    """Read a prompt, without the line break that ends the file."""
+    """Read a prompt as it stands, without a mark of byte order and the line break at its end.
+
+    A file that holds nothing else keeps that.
+    """
     try:
-        return [] if file is None else [file.read_text(encoding="utf-8").removesuffix("\n")]
+        text = "" if file is None else file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start + 1})") from None
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror})") from None
+    return [] if file is None else [re.sub(r"\r?\n\Z", "", text) or text]
