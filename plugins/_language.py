@@ -17,8 +17,15 @@ PADDING, UNKNOWN = 0, 1
 """Ids that mean the same in every vocabulary; no text of the training split has either."""
 SPECIAL = 2
 """The first id that stands for text."""
+PIECE = 2**20
+"""Characters or tokens of a long text that are worked on at once: more would fill the memory."""
 IGNORED = -100
 """Label of a token that is no target."""
+
+
+def width(vocabulary: int) -> str:
+    """Return the smallest type of number that holds every id."""
+    return "uint16" if vocabulary <= 2**16 else "uint32"
 
 
 class LiveTokenizer(Protocol):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import ROOT, install, only_run, points
+from support import ROOT, install, only_run, points, table
 
 from framework import checkpoint
 from framework.__main__ import main
@@ -22,6 +22,7 @@ from framework.commands._tools import Tools
 from framework.errors import RunError, UserError
 from plugins.commands import _choice, _interactive
 from plugins.commands._generation import Limits, Text, drawn, generate, started
+from plugins.commands.generate import _from_file, generative
 from plugins.decodings.greedy import Greedy
 from plugins.decodings.temperature import Temperature
 from plugins.models.transformer_lm import LiveTransformerLm, TransformerLm
@@ -115,6 +116,20 @@ def test_predict_gives_the_loss_of_windows(run: Path, tmp_path: Path) -> None:
     ]
 
 
+def same_by_predict(run: Path) -> None:
+    """Predict for the text of val; over all its tokens, the loss is the evaluation's.
+
+    It fails where BPE makes tokens of each window alone.
+    """
+    text = (ROOT / "data" / "char_lm" / "input.txt").read_text(encoding="utf-8")
+    Path("val.txt").write_text(text[int(len(text) * 0.99) :], encoding="utf-8")
+    assert main(["predict", str(run), "val.txt", "--output", "val.csv"]) == 0
+    rows = table(Path("val.csv"))
+    total = sum(float(row["loss"]) * int(row["tokens"]) for row in rows if row["loss"])
+    best = json.loads((run / "result.json").read_text())["best"]["value"]
+    assert total / sum(int(row["tokens"]) for row in rows) == pytest.approx(best, rel=1e-5)
+
+
 @pytest.mark.parametrize("tokenizer", ["character", '{ use = "bpe", vocabulary = 270 }'])
 def test_it_resumes_exactly(
     tokenizer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -129,6 +144,7 @@ def test_it_resumes_exactly(
     assert json.loads((halted / "result.json").read_text())["steps"] == 3
     assert main(["run", "--resume", str(halted)]) == 0
     assert points(halted) == points(whole)
+    same_by_predict(whole)
     mine, theirs = (
         load_file(folder / "checkpoints" / "last" / checkpoint.WEIGHTS)
         for folder in (halted, whole)
@@ -312,6 +328,7 @@ def test_what_is_explicit_comes_first(given: Any, expected: str) -> None:
         ({"top_k": 0}, "--top-k:1:16: 'k' must be >= 1: 0"),
         ({"top_p": 1.5}, "'p' must be <= 1.0: 1.5"),
         ({"temperature": -1.0}, "'temperature' must be >= 0.0: -1.0"),
+        ({"temperature": math.inf}, "'temperature' must be finite: inf"),
         ({"temperature": math.nan}, "'temperature' must be >= 0.0: nan"),
         ({"decoding": "gredy"}, "no decoding is named 'gredy'; did you mean 'greedy'?"),
         ({"top_k": 1, "top_p": 0.5}, "give --top-k or --top-p, not both"),
@@ -351,6 +368,10 @@ def test_generate_prints_texts_and_reasons(
         ([], "there is nothing to go on with; give --prompt, or --interactive"),
         (["--prompt", "a", "--max-tokens", "0"], "--max-tokens is 0; it must be at least 1"),
         (["--prompt", "a", "--stop", ""], "--stop is empty"),
+        (
+            ["--interactive", "--prompt", "a"],
+            "--interactive asks for prompts and shows texts; leave",
+        ),
         (["--prompt", "a", "--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--prompt-file", "none.txt"], "none.txt: can't be read (No such file or directory)"),
     ],
@@ -363,10 +384,25 @@ def test_arguments_that_cannot_be(
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        (b"\xef\xbb\xbfA:\n", "A:"),
+        (b"A:\r\nB:\r\n", "A:\r\nB:"),
+        (b"A:\n\n", "A:\n"),
+        (b"\n", "\n"),
+        (b"\r\n", "\r\n"),
+        (b"", ""),
+    ],
+)
+def test_a_prompt_file_is_read_as_training_is(content: bytes, prompt: str, tmp_path: Path) -> None:
+    """Without a mark of byte order, with its line ends; only the last goes, where others stay."""
+    (tmp_path / "prompt.txt").write_bytes(content)
+    assert _from_file(tmp_path / "prompt.txt") == [prompt]
+
+
 def test_a_model_that_cannot_generate_is_told() -> None:
     """A classifier's run is refused in words."""
-    from plugins.commands.generate import generative
-
     with pytest.raises(UserError, match="runs/x: its model can't generate text: it has no token"):
         generative(object(), "runs/x")
 
@@ -408,6 +444,25 @@ def test_settings_hold_from_then_on(
     texts = [line.removeprefix("> ") for line in shown.splitlines() if "abc" in line]
     assert len({*texts}) == 3
     assert texts[2].endswith(f"abc{greedy.text}")
+
+
+def test_what_is_shown_is_what_was_generated(
+    model: LiveTransformerLm, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Tabs, carriage returns and names of emoji stay as they are; a blank can be a stop."""
+    said = "a\t:smile: [b]\rc"
+    lines = f"/set max_tokens=1\n{said}\n/set stop= \n/set stop=\n"
+    stops: list[Any] = []
+    real = _interactive.changed
+
+    def changed(*given: Any) -> Any:
+        found = real(*given)
+        stops.append(found["stop"])
+        return found
+
+    monkeypatch.setattr(_interactive, "changed", changed)
+    assert said in talked(model, lines, monkeypatch, capsys)
+    assert stops == [[], [" "], []]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from typing import Any
 import attrs
 
 from framework import build, checkpoint
-from framework.commands import _checkpoints, _inside, _resolved, tables
+from framework.commands import _checkpoints, _inside, _monitors, _resolved, tables
 from framework.config.experiment import Experiment
 from framework.errors import ExperimentError, UserError, fault, listing, nearest
 from framework.hooks import Hooks
@@ -217,7 +217,8 @@ def _read_metrics(experiment: Experiment, info: Mapping[str, Any], hooks: Hooks)
     """Hold what callbacks read against what will be computed, now that the data is known."""
     made = build.metrics(experiment, info)()
     names = [(label, name) for label, metric in made.items() for name in metric.names()]
-    known = ["val/loss", *("/".join(filter(None, ("val", *parts))) for parts in names)]
+    known = _monitors.losses(_monitors.inner(experiment.loss.options))
+    known += ["/".join(filter(None, ("val", *parts))) for parts in names]
     problems = []
     for label, callback in hooks.callbacks.items():
         for name in set(getattr(callback, "reads", ())) - set(known):

@@ -83,7 +83,7 @@ def check(structurer: Structurer) -> None:
     # with a record of its own of what is used: a choice is no part of the experiment
     scratch = attrs.evolve(structurer, used={})
     scratch.table(Search, "search")
-    _monitors.check_one(scratch, ("search",))
+    _monitors.check_one(structurer, ("search",))
     # nor can it vary itself
     del scratch.classes["search",]
     table = structurer.draft.tree["search"]

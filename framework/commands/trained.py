@@ -125,16 +125,22 @@ class Predictor:
         self.model.module.eval()
 
     def rows(self, records: Iterable[Record]) -> Iterator[Row]:
-        """Yield a row per record, in their order, holding a few hundred at a time."""
+        """Yield a row per record, in their order, holding a few hundred at a time.
+
+        Records that have a `whole` are parts of one text, and are encoded together.
+        """
         import torch
 
         experiment, decode = self.done.experiment, self.model.processor.decode
         sampler = build.live(experiment.sampler)
         feed = build.feeder(experiment, self.model, self.forward.strategy, sampler)
         at_once, stream = min(SPAN * experiment.trainer.batch_size, AT_ONCE), iter(records)
-        while chunk := list(itertools.islice(stream, at_once)):
+        chunks = iter(lambda: list(itertools.islice(stream, at_once)), [])
+        together: Iterable[Any] = [records] if hasattr(records, "whole") else chunks
+        # each window is of records that follow those of the last
+        for window in itertools.chain.from_iterable(feed(chunk).whole() for chunk in together):
             rows: list[tuple[int, Row]] = []
             with torch.inference_mode():
-                for batch in itertools.chain.from_iterable(feed(chunk).whole()):
+                for batch in window:
                     rows += zip(batch.pop("_index"), decode(*self.forward(batch)), strict=True)
             yield from in_order(rows)

@@ -16,6 +16,7 @@ from plugins.commands._generation import Limits, Text, generate, started
 HELP = """\
 What you write is a prompt; \\n in it is a line break. Ctrl+C ends a text, Ctrl+D or /quit the
 conversation. /set KEY=VALUE changes one of {keys}; without a value it is as if not given.
+Of stop every blank behind the = counts.
 """
 _KEYS = {
     "temperature": float,
@@ -35,7 +36,7 @@ def talk(model: Generative, given: Mapping[str, Any], tools: Any) -> int:
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - it gives the prompt its history
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     conversation = _Conversation(model, dict(given), tools, console)
     conversation.help()
     while True:
@@ -69,7 +70,8 @@ class _Conversation:
 
     def take(self, said: str) -> None:
         """Do what was written; `UserError` or `RunError` where that can't be."""
-        command, _, rest = said.strip().partition(" ")
+        command, _, rest = said.lstrip().partition(" ")
+        command = command.rstrip()
         if command == "/set":
             self.settings = changed(self.settings, rest, self.tools)
         elif command.startswith("/"):
@@ -96,14 +98,18 @@ class _Conversation:
             self._show(text.text[shown:])
         self._show(f"\nended: {text.reason}\n", style="dim")
 
-    def _show(self, words: str, **style: Any) -> None:
-        self.console.print(words, end="", markup=False, soft_wrap=True, **style)
+    def _show(self, words: str, style: str = "") -> None:
+        from rich.segment import Segment, Segments
+
+        # as it is: of text, rich changes tabs, carriage returns and names of emoji
+        exact = Segments([Segment(words, self.console.get_style(style) if style else None)])
+        self.console.print(exact, end="", soft_wrap=True)
 
 
 def changed(settings: Mapping[str, Any], words: str, tools: Any) -> dict[str, Any]:
     """Return the settings with one of them changed; `UserError` for what can't be."""
-    key, _, value = (part.strip() for part in words.partition("="))
-    key = key.replace("-", "_")
+    key, _, text = words.partition("=")
+    key, value = key.strip().replace("-", "_"), text.strip()
     if key not in _KEYS:
         raise UserError(f"/set: there is no '{key}'; it knows {', '.join(_KEYS)}")
     try:
@@ -111,7 +117,7 @@ def changed(settings: Mapping[str, Any], words: str, tools: Any) -> dict[str, An
     except ValueError:
         raise UserError(f"/set: '{value}' is no value of {key}") from None
     if key == "stop":
-        new = [value.replace("\\n", "\n")] if value else []
+        new = [text.replace("\\n", "\n")] if text else []
     found = {**settings, key: new}
     check(found)
     chosen(found, tools)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from framework.errors import UserError
+from framework.errors import UserError, listing
 from plugins._language import Generative
 from plugins.commands._choice import TOKENS, check, chosen
 from plugins.commands._generation import Limits, generate, started
@@ -49,6 +50,15 @@ class Generate:
         decode = chosen(vars(options), tools)
         check(vars(options))
         prompts = [*options.prompt, *_from_file(options.prompt_file)]
+        given = [
+            f"--{k}"
+            for k in ("prompt", "prompt-file", "json")
+            if vars(options)[k.replace("-", "_")]
+        ]
+        if options.interactive and given:
+            raise UserError(
+                f"--interactive asks for prompts and shows texts; leave out {listing(given)}"
+            )
         if not (prompts or options.interactive):
             raise UserError("there is nothing to go on with; give --prompt, or --interactive")
         with tools.trained(options.run, options.set) as trained:
@@ -82,10 +92,14 @@ def generative(model: Any, run: str) -> Generative:
 
 
 def _from_file(file: Path | None) -> list[str]:
-    """Read a prompt, without the line break that ends the file."""
+    """Read a prompt as it stands, without a mark of byte order and the line break at its end.
+
+    A file that holds nothing else keeps that.
+    """
     try:
-        return [] if file is None else [file.read_text(encoding="utf-8").removesuffix("\n")]
+        text = "" if file is None else file.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not UTF-8 text (byte {error.start + 1})") from None
     except OSError as error:
         raise UserError(f"{file}: can't be read ({error.strerror})") from None
+    return [] if file is None else [re.sub(r"\r?\n\Z", "", text) or text]

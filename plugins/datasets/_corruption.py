@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import re
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +14,11 @@ CONTINUE = "CONTINUE"
 """The code is whole: a class like the others, and the first."""
 _OTHER = {"+": "-", "-": "+", "*": "+", "<": ">", ">": "<"}
 _OTHER |= {"==": "!=", "!=": "==", "<=": ">=", ">=": "<="}
-_OPERATOR = re.compile(r"(?<![-+*/<>=!])(==|!=|<=|>=|[-+*<>])(?![-+*/<>=])")
+_TEXT = r"""(?P<quote>\"{3}|'{3})(?:\\[\s\S]|[^\\])*?(?:(?P=quote)|\Z)"""
+_TEXT += r"""|"(?:\\[\s\S]|[^"\\\n])*"?|'(?:\\[\s\S]|[^'\\\n])*'?|\#[^\n]*"""
+"""A string or a comment, as Python writes it."""
+_OPERATOR = r"(?<![-+*/<>=!])(?P<operator>==|!=|<=|>=|[-+*<>])(?![-+*/<>=])"
+_PLACES = re.compile(f"{_TEXT}|{_OPERATOR}")
 
 
 def _truncated(code: str, rng: np.random.Generator) -> str:
@@ -21,8 +27,8 @@ def _truncated(code: str, rng: np.random.Generator) -> str:
 
 
 def _operator(code: str, rng: np.random.Generator) -> str:
-    """Put another operator in the place of one."""
-    found = [*_OPERATOR.finditer(code)]
+    """Put another operator in the place of one that stands in no string and no comment."""
+    found = [place for place in _PLACES.finditer(code) if place["operator"]]
     if not found:
         return ""
     one = found[int(rng.integers(len(found)))]
@@ -30,14 +36,28 @@ def _operator(code: str, rng: np.random.Generator) -> str:
 
 
 def _swapped(code: str, rng: np.random.Generator) -> str:
-    """Swap two neighbouring lines that differ."""
+    """Swap two neighbouring lines where that changes what the code says."""
     lines = code.split("\n")
-    places = [at for at in range(len(lines) - 1) if lines[at] != lines[at + 1]]
-    if not places:
-        return ""
-    at = places[int(rng.integers(len(places)))]
-    lines[at : at + 2] = lines[at + 1], lines[at]
-    return "\n".join(lines)
+    for at in rng.permutation(len(lines) - 1).tolist():
+        made = "\n".join([*lines[:at], lines[at + 1], lines[at], *lines[at + 2 :]])
+        if not _same(code, made):
+            return made
+    return ""
+
+
+def _same(code: str, other: str) -> bool:
+    """Tell whether two texts are the same program, as blank lines and comments leave it."""
+    return code == other or ((tree := _tree(code)) is not None and tree == _tree(other))
+
+
+def _tree(code: str) -> str | None:
+    """Return the syntax tree of Python; None of what is none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of escapes in strings, say
+        try:
+            return ast.dump(ast.parse(code))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return None
 
 
 KINDS: dict[str, Callable[[str, np.random.Generator], str]] = {
@@ -56,7 +76,7 @@ def corrupted(code: str, seed: int, name: str) -> tuple[str, str]:
     digest = hashlib.blake2b(f"{seed}:{name}".encode(), digest_size=16).digest()
     rng = np.random.default_rng(int.from_bytes(digest))
     made = {label: make(code, rng) for label, make in KINDS.items()}
-    able = [label for label, text in made.items() if text.strip() and text != code]
+    able = [label for label, text in made.items() if text.strip() and not _same(code, text)]
     if not able:
         return "", ""
     label = able[int(rng.integers(len(able)))]

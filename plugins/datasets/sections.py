@@ -73,6 +73,7 @@ class Sections:
         train = Counter(items[i]["label"] for i in at["train"])
         info = {
             "labels": [*LABELS],
+            "heads": {"plan": [], "code": [], "refinement": ["labels", "class_counts"]},
             "class_counts": [train[label] for label in range(len(LABELS))],
             "counts": {**{name: len(part) for name, part in at.items()}, "dropped": dropped},
             "synthetic": "labels: faults put into the code, by seed and id",
@@ -98,7 +99,8 @@ class Sections:
             name = row.text(self.id)
             if not (name.isascii() and name.isdigit() and len(name) <= _DIGITS):
                 row.place.fail(f"found {shown(name)}, expected a whole number", self.id)
-            name = str(int(name))
+            if name != str(int(name)):
+                row.place.fail(f"found {shown(name)}, expected no zeros before it", self.id)
             if seen.setdefault(name, row.place.row) != row.place.row:
                 row.place.fail(f"{name} is the id of row {seen[name]} already", self.id)
             lacks = self._lacks(row)
@@ -134,19 +136,18 @@ class Sections:
         return next(inside, "")
 
     def _tell(self, file: Path, items: Sequence[Record], dropped: int) -> None:
-        """Say what was left out, and which problems stand in two splits; `UserError` for none."""
+        """Say what was left out, and what stands in two splits; `UserError` for an empty one."""
         if dropped:
             _log.warning("%s: %d rows without problem, plan or code are dropped", file, dropped)
-        where: dict[str, set[str]] = {}
-        for item in items:
-            where.setdefault(item["text"], set()).add(self._side(item))
-        if empty := [name for name in self.splits if name not in set().union(*where.values())]:
+        sides = [self._side(item) for item in items]
+        if empty := [name for name in self.splits if name not in sides]:
             raise UserError(
                 f"{file}: no whole row has an id of {listing(empty)}; change dataset.splits"
             )
-        twice = sum(len(names - {""}) > 1 for names in where.values())
-        if twice:
-            _log.warning("%s: %d problems stand in several splits, with other ids", file, twice)
+        twice = [_twice([item[key] for item in items], sides) for key in ("text", "code")]
+        if any(twice):
+            message = "%s: %d problems and %d codes stand in several splits, with other ids"
+            _log.warning(message, file, *twice)
 
     def _file(self) -> Path:
         return existing(located(self.file, self.root, "file"))
@@ -174,6 +175,14 @@ def _copy(item: Record, seed: int) -> Record | None:
     name = f"{item['id']}:corrupted"
     made = {**item, "id": name, "code": code, "label": LABELS.index(label or CONTINUE)}
     return {**made, "copy": True} if label else None
+
+
+def _twice(texts: Sequence[str], sides: Sequence[str]) -> int:
+    """Count the texts that stand in several splits."""
+    where: dict[str, set[str]] = {}
+    for text, side in zip(texts, sides, strict=True):
+        where.setdefault(text, set()).add(side)
+    return sum(len(names - {""}) > 1 for names in where.values())
 
 
 def _plain(text: str) -> str:

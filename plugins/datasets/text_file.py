@@ -69,7 +69,7 @@ class TextFile:
         text = _read(existing(file))
         if not text:
             raise UserError(f"{file}: it is empty")
-        return self._windows(text, "text", f"0-{len(text)}")
+        return attrs.evolve(self._windows(text, "text", f"0-{len(text)}"), kept=False)
 
     def _windows(self, text: str, split: str, group: str) -> Windows:
         if split != "train":
@@ -101,6 +101,8 @@ class Windows(Sequence[Record]):
     window: int
     slack: int = 0
     """Characters by which training may move a window on."""
+    kept: bool = True
+    """Whether a cache may keep what is made of it."""
 
     def __len__(self) -> int:
         """Count the windows."""

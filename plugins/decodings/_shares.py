@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
 import torch
 from torch import Tensor
 
 TEMPERATURE_HELP = "below 1 the likely are more so, above 1 less; 0: the likeliest alone"
+
+
+def finite(_: object, field: attrs.Attribute[float], value: float) -> None:
+    """Refuse an infinite temperature; `ValueError`."""
+    if math.isinf(value):
+        raise ValueError(f"'{field.name}' must be finite: {value}")
 
 
 def shares_BV(logits_BV: Tensor, temperature: float) -> Tensor:

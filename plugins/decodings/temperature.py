@@ -7,14 +7,14 @@ from attrs.validators import ge
 from torch import Tensor
 
 from framework.protocols import option
-from plugins.decodings._shares import TEMPERATURE_HELP, shares_BV
+from plugins.decodings._shares import TEMPERATURE_HELP, finite, shares_BV
 
 
 @attrs.frozen
 class Temperature:
     """Any token, by the softmax of its logit over a temperature."""
 
-    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=ge(0.0))
+    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=[ge(0.0), finite])
 
     def build(self) -> LiveTemperature:
         """Build it."""

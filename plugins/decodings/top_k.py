@@ -7,7 +7,7 @@ from attrs.validators import ge
 from torch import Tensor
 
 from framework.protocols import option
-from plugins.decodings._shares import TEMPERATURE_HELP, kept_BV, shares_BV
+from plugins.decodings._shares import TEMPERATURE_HELP, finite, kept_BV, shares_BV
 
 
 @attrs.frozen
@@ -18,7 +18,7 @@ class TopK:
     """
 
     k: int = option(help="tokens to choose from; more than there are: all", validator=ge(1))
-    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=ge(0.0))
+    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=[ge(0.0), finite])
 
     def build(self) -> LiveTopK:
         """Build it."""

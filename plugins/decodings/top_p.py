@@ -7,7 +7,7 @@ from attrs.validators import ge, gt, le
 from torch import Tensor
 
 from framework.protocols import option
-from plugins.decodings._shares import TEMPERATURE_HELP, kept_BV, shares_BV
+from plugins.decodings._shares import TEMPERATURE_HELP, finite, kept_BV, shares_BV
 
 
 @attrs.frozen
@@ -19,7 +19,7 @@ class TopP:
     """
 
     p: float = option(help="probability to choose from, at most 1", validator=[gt(0.0), le(1.0)])
-    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=ge(0.0))
+    temperature: float = option(1.0, help=TEMPERATURE_HELP, validator=[ge(0.0), finite])
 
     def build(self) -> LiveTopP:
         """Build it."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from framework.errors import UserError
+from plugins._fitting import needed
 
 if TYPE_CHECKING:
     from framework.protocols import Batch, Info
@@ -26,7 +27,7 @@ def weights_C(weights: Weights, info: Info, option: str) -> torch.Tensor:
     `balanced` is the inverse class frequency of the training split, normalised to mean 1 over
     the classes; a class that training lacks gets the mean of the others' (it adds nothing).
     """
-    counts: Sequence[int] = info["class_counts"]
+    counts: Sequence[int] = needed(info, "class_counts", f"a loss with '{option}'")
     if weights == "none":
         return torch.ones(len(counts), dtype=torch.float64)
     if isinstance(weights, list):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from framework.protocols import Batch, Info, Outputs, option
+from plugins._fitting import check_classes
 from plugins.losses._classes import IGNORED, Weights, check_weights, count, weights_C
 
 
@@ -63,6 +64,7 @@ class LiveCrossEntropy:
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Sum over the items, float32 or better; `logits` [B, C], `labels` [B]."""
         logits_BC = outputs["logits"]
+        check_classes(batch["labels"], logits_BC, len(self.weights_C), "loss 'cross_entropy'")
         logits_BC = logits_BC.to(torch.promote_types(logits_BC.dtype, torch.float32))
         value = cross_entropy(
             logits_BC,

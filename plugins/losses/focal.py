@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from framework.protocols import Batch, Info, Outputs, option
+from plugins._fitting import check_classes
 from plugins.losses._classes import (
     IGNORED,
     Weights,
@@ -60,8 +61,9 @@ class LiveFocal:
 
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Sum of FL over the items, float32 or better; `logits` [B, C], `labels` [B]."""
-        log_BC = log_probabilities_BC(outputs["logits"])
         labels_B = batch["labels"]
+        check_classes(labels_B, outputs["logits"], len(self.alpha_C), "loss 'focal'")
+        log_BC = log_probabilities_BC(outputs["logits"])
         kept_B = labels_B != IGNORED
         index_B = labels_B.where(kept_B, torch.zeros_like(labels_B))
         log_B = log_BC.gather(-1, index_B.unsqueeze(-1)).squeeze(-1)

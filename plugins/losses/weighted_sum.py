@@ -11,12 +11,16 @@ from torch import Tensor
 
 from framework.errors import listing, nearest
 from framework.protocols import Batch, Info, LiveLoss, Loss, Outputs, option
-from plugins._heads import head_of
+from plugins._heads import head_of, info_of
 
 
 def _some(_: object, field: attrs.Attribute[Any], value: Mapping[str, Loss]) -> None:
     if not value:
         raise ValueError(f"'{field.name}' is empty; write a table of a loss under each label")
+    for label in value:
+        # of a part that has several, LABEL/NAME: another label could be the same
+        if "/" in label or not label:
+            raise ValueError(f"'{field.name}': the label '{label}' can't be empty or have a '/'")
 
 
 def _weights(_: object, field: attrs.Attribute[Any], value: Mapping[str, float]) -> None:
@@ -50,9 +54,17 @@ class WeightedSum:
                 hint = nearest(label, self.parts) or f"; the parts are {listing(self.parts)}"
                 raise ValueError(f"'weights' names '{label}', which is no part{hint}")
 
+    @property
+    def names(self) -> list[str]:
+        """What its parts are called, known before training: so each can be monitored."""
+        names = {label: getattr(part, "names", [""]) for label, part in self.parts.items()}
+        return [name for k, inner in names.items() for name in _named(k, dict.fromkeys(inner))]
+
     def build(self, info: Info) -> LiveWeightedSum:
-        """Build every part."""
-        parts = {label: part.build(info) for label, part in self.parts.items()}
+        """Build every part; `UserError` for the label of no head."""
+        owner = "loss 'weighted_sum'"
+        said = {k: info_of(k, info, owner) if self.heads else info for k in self.parts}
+        parts = {label: part.build(said[label]) for label, part in self.parts.items()}
         weights = {label: self.weights.get(label, 1.0) for label in parts}
         return LiveWeightedSum(parts, weights, self.heads)
 

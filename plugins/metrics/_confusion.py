@@ -11,6 +11,7 @@ from torch import Tensor
 
 from framework.errors import UserError
 from framework.protocols import Batch, Info, Outputs
+from plugins._fitting import check_classes, needed
 
 IGNORED = -100
 Average = Literal["binary", "macro", "micro", "weighted"]
@@ -42,6 +43,7 @@ class Confusion:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Count a batch: `logits` [B, C], `labels` [B]."""
         labels_B = batch["labels"]
+        check_classes(labels_B, outputs["logits"], self.classes, f"metric '{self.score}'")
         kept_B = labels_B != IGNORED
         pairs_B = labels_B * self.classes + outputs["logits"].argmax(-1)
         counts = torch.bincount(pairs_B[kept_B].cpu(), minlength=self.classes**2)
@@ -85,7 +87,7 @@ def _scores(score: Score, hits_C: Tensor, labels_C: Tensor, predictions_C: Tenso
 
 def confusion(score: Score, average: Average, info: Info) -> Confusion:
     """Build a score; `UserError` for a binary average over other than two classes."""
-    labels = info["labels"]
+    labels = needed(info, "labels", f"metric '{score}'")
     two = 2
     if average == "binary" and score != "accuracy" and len(labels) != two:
         raise UserError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from framework.protocols import Batch, Outputs
+from plugins._fitting import check_classes
 from plugins.metrics._confusion import IGNORED
 
 Curve = Callable[[Any, Any], float]
@@ -37,6 +38,7 @@ class Ranking:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Keep a batch: `logits` [B, C], `labels` [B]."""
         labels_B = batch["labels"]
+        check_classes(labels_B, outputs["logits"], self.classes, "a metric of ranking")
         kept_B = labels_B != IGNORED
         self.probabilities.append(outputs["logits"].detach()[kept_B].double().softmax(-1).cpu())
         self.labels.append(labels_B[kept_B].cpu())

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import attrs
 
+from framework.errors import UserError
 from framework.protocols import Batch, Info, Outputs
+from plugins._fitting import needed
 from plugins.metrics._confusion import IGNORED
 
 
@@ -20,7 +22,7 @@ class Majority:
 
     def build(self, info: Info) -> LiveMajority:
         """Build it for a dataset's counts of classes."""
-        counts: Sequence[int] = info["class_counts"]
+        counts: Sequence[int] = needed(info, "class_counts", "metric 'majority'")
         return LiveMajority(max(range(len(counts)), key=counts.__getitem__))
 
 
@@ -39,6 +41,11 @@ class LiveMajority:
     def update(self, outputs: Outputs, batch: Batch) -> None:  # noqa: ARG002 - only labels count
         """Count a batch: `labels` [B]."""
         labels_B = batch["labels"]
+        if labels_B.ndim != 1:
+            raise UserError(
+                f"metric 'majority' needs labels [B], and the model gives {[*labels_B.shape]};"
+                " it is for classes: use another"
+            )
         self.hits += int((labels_B == self.answer).sum())
         self.items += int((labels_B != IGNORED).sum())
 

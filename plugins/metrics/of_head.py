@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from framework.protocols import Batch, Info, LiveMetric, Metric, Outputs, option
-from plugins._heads import head_of
+from plugins._heads import head_of, info_of
 
 
 @attrs.frozen
@@ -17,9 +17,15 @@ class OfHead:
     head: str = option(help="its name", validator=attrs.validators.min_len(1))
     metrics: Mapping[str, Metric] = option(["accuracy"], help="metrics of it", kind="metric")
 
+    @property
+    def names(self) -> list[str]:
+        """Labels of its metrics, known before training."""
+        return list(self.metrics)
+
     def build(self, info: Info) -> LiveOfHead:
-        """Build the metrics."""
-        return LiveOfHead(self.head, {k: metric.build(info) for k, metric in self.metrics.items()})
+        """Build the metrics; `UserError` for a head that isn't there."""
+        own = info_of(self.head, info, "metric 'of_head'")
+        return LiveOfHead(self.head, {k: metric.build(own) for k, metric in self.metrics.items()})
 
 
 @attrs.frozen(eq=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from framework.protocols import Info
+from plugins._fitting import needed
 from plugins.metrics._ranking import Curve, Ranking
 
 
@@ -18,7 +19,7 @@ class PrAuc:
 
     def build(self, info: Info) -> Ranking:
         """Build it for a dataset's labels."""
-        return Ranking(_curve, len(info["labels"]))
+        return Ranking(_curve, len(needed(info, "labels", "metric 'pr_auc'")))
 
 
 def _curve() -> Curve:

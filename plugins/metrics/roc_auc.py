@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from framework.protocols import Info
+from plugins._fitting import needed
 from plugins.metrics._ranking import Curve, Ranking
 
 
@@ -17,7 +18,7 @@ class RocAuc:
 
     def build(self, info: Info) -> Ranking:
         """Build it for a dataset's labels."""
-        return Ranking(_curve, len(info["labels"]))
+        return Ranking(_curve, len(needed(info, "labels", "metric 'roc_auc'")))
 
 
 def _curve() -> Curve:

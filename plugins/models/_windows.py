@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from framework.errors import UserError
 from framework.protocols import Batch, Features, Outputs, Record, Row
 from plugins import _cache
-from plugins._language import IGNORED, PADDING, LiveTokenizer
+from plugins._language import IGNORED, PADDING, PIECE, LiveTokenizer, width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,15 +57,17 @@ class Encoded(Sequence[Features]):
 
     records: Sequence[Record] = attrs.field(repr=False)
     tokens: Tokens = attrs.field(repr=False)
-    begins: NDArray[np.int64]
-    ends: NDArray[np.int64]
-    limits: NDArray[np.int64]
+    begins: NDArray[Any]
+    ends: NDArray[Any]
+    limits: NDArray[Any]
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens that the model reads of each."""
-        found: NDArray[np.int64] = np.maximum(self.ends - self.begins - 1, 1)
-        return found
+        found: NDArray[np.int64] = self.ends.astype(np.int64)
+        found -= self.begins
+        found -= 1
+        return np.maximum(found, 1, out=found)
 
     def __len__(self) -> int:
         """Count the windows."""
@@ -119,23 +121,38 @@ class TextWindows:
 
     def _windows(self, records: Any) -> Encoded:
         """Give every token of a split to the window in which its last character lies."""
-        tokens = self._corpus(records.whole)
-        stops = np.cumsum(self.tokenizer.characters[tokens.ids_N])  # characters up to each token
+        tokens = self._corpus(records)
         first = np.asarray(records.begins, np.int64) + 1
         slack = (0, records.window, records.window + records.slack)
-        own, ends, limits = (np.searchsorted(stops, first + by, "right") for by in slack)
-        return Encoded(records, tokens, np.maximum(own - 1, 0), ends, limits)
+        own, ends, limits = (self._upto(first + by, tokens.ids_N) for by in slack)
+        np.maximum(own, 1, out=own)
+        own -= 1
+        return Encoded(records, tokens, own, ends, limits)
 
-    def _corpus(self, text: str) -> Tokens:
+    def _upto(self, places: NDArray[np.int64], ids_N: NDArray[Any]) -> NDArray[Any]:
+        """Count the tokens that end at or before each of some places, which ascend, in the text."""
+        found = np.full(len(places), len(ids_N), "uint32" if len(ids_N) < 2**32 else "int64")
+        done = characters = 0
+        for begin in range(0, len(ids_N), PIECE):
+            stops = characters + np.cumsum(self.tokenizer.characters[ids_N[begin : begin + PIECE]])
+            characters = int(stops[-1])
+            upto = int(np.searchsorted(places, characters))
+            found[done:upto] = begin + np.searchsorted(stops, places[done:upto], "right")
+            done = upto
+        return found
+
+    def _corpus(self, records: Any) -> Tokens:
         """Encode a split's text, or find what was encoded before; mapped where a disk keeps it."""
-        dtype = "uint16" if len(self.tokenizer.characters) <= 2**16 else "uint32"
-        if self.cache is None:
-            return Tokens(self.tokenizer.encode(text).astype(dtype))
-        content = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32)
+        text, dtype = records.whole, width(len(self.tokenizer.characters))
+        if self.cache is None or not records.kept:
+            return Tokens(self.tokenizer.encode(text).astype(dtype, copy=False))
+        content = hashlib.blake2b(digest_size=32)
+        for begin in range(0, len(text), PIECE):
+            content.update(text[begin : begin + PIECE].encode("utf-8", "surrogatepass"))
 
         def build(folder: Path) -> dict[str, Any]:
             with _cache.create(folder / "ids") as stream:
-                stream.write(self.tokenizer.encode(text).astype(dtype).data)
+                stream.write(self.tokenizer.encode(text).astype(dtype, copy=False).data)
             return {"dtype": dtype}
 
         key = _cache.key(_VERSION, "windows", content.hexdigest(), self.tokenizer.key)
@@ -143,7 +160,7 @@ class TextWindows:
             return _mapped(_cache.entry(self.cache, key, build).folder)
         except _cache.FAILURES as error:
             _cache.warn(self.cache, _cache.reason(error), "tokens are kept in memory")
-            return Tokens(self.tokenizer.encode(text).astype(dtype))
+            return Tokens(self.tokenizer.encode(text).astype(dtype, copy=False))
 
     def augment(self, features: Features, rng: np.random.Generator) -> Features:
         """Move a window on by any number of tokens that it may be moved by."""

@@ -14,6 +14,7 @@ from torch import nn
 from framework.errors import UserError, listing
 from framework.protocols import Info, Labelled, option
 from plugins import _cache
+from plugins._fitting import needed
 from plugins.models import _cpu, _networks, _packing, _pretrained
 from plugins.models._compiled import Compiled
 from plugins.models._text_pairs import TextPairs
@@ -74,7 +75,7 @@ class HfClassifier:
         Raises `UserError` for weights or a configuration that can't be had.
         """
         _networks.quiet()
-        labels = info["labels"]
+        labels = needed(info, "labels", "model 'hf_classifier'")
         indices = {label: index for index, label in enumerate(labels)}
         names = dict(zip(_LABELS, (len(labels), dict(enumerate(labels)), indices), strict=True))
         source, cache = None, _cache.folder(self.cache, "tokens")

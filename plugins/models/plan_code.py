@@ -1,4 +1,4 @@
-"""A transformer that writes a plan for a problem, then code, and says what is wrong with code."""
+"""A transformer that predicts plan and code token by token, and says what is wrong with code."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from attrs.validators import ge, gt, lt
 from torch import Tensor, nn
 
 from framework.protocols import Info, Labelled, Record, option
+from plugins._fitting import needed
 from plugins._language import Tokenizer
 from plugins.models._sections import Marked, SectionTexts, sections
 from plugins.models._transformer import Shape, Transformer, View
@@ -45,6 +46,7 @@ class PlanCode:
 
     def build(self, info: Info, assets: Path | None = None) -> LivePlanCode:
         """Build it, and its vocabulary from the training split, or from what was saved."""
+        labels = needed(info, "labels", "model 'plan_code'")
         if assets is None:
             tokenizer = self.tokenizer.build(_texts(info["train"]))
         else:
@@ -60,8 +62,8 @@ class PlanCode:
             norm="rms",
             positions="rotary",
         )
-        texts = SectionTexts(marked, self.context, info["labels"])
-        return LivePlanCode(PlanCodeNet(shape, len(info["labels"])), texts)
+        texts = SectionTexts(marked, self.context, labels)
+        return LivePlanCode(PlanCodeNet(shape, len(labels)), texts)
 
 
 def _texts(records: Sequence[Record]) -> list[str]:

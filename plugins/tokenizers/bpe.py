@@ -12,7 +12,7 @@ import numpy as np
 
 from framework.errors import UserError
 from framework.protocols import option
-from plugins._language import SPECIAL
+from plugins._language import PIECE, SPECIAL, width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 _FILE = "tokenizer.json"
 _SPECIAL = ("<pad>", "<unk>")
 _BYTES = 256
-_PIECE = 2**20
-"""Characters that are encoded at once, or a line more."""
 
 
 @attrs.frozen
@@ -119,10 +117,11 @@ class LiveBpe:
 
         return f"bpe {__version__} {self.backend.to_str()}"
 
-    def encode(self, text: str) -> NDArray[np.int64]:
+    def encode(self, text: str) -> NDArray[Any]:
         """Ids of the tokens; a long text is encoded in pieces that end with a line."""
-        found = [np.asarray(self.backend.encode(piece).ids, np.int64) for piece in _pieces(text)]
-        return np.concatenate([np.empty(0, np.int64), *found])
+        dtype = width(len(self.characters))
+        found = [np.asarray(self.backend.encode(piece).ids, dtype) for piece in _pieces(text)]
+        return np.concatenate([np.empty(0, dtype), *found])
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join the bytes, and read them as UTF-8."""
@@ -137,7 +136,7 @@ class LiveBpe:
 def _pieces(text: str) -> Iterator[str]:
     begin = 0
     while begin < len(text):
-        end = text.find("\n", begin + _PIECE) + 1 or len(text)
+        end = text.find("\n", begin + PIECE) + 1 or len(text)
         yield text[begin:end]
         begin = end
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 
 from framework.errors import UserError
-from plugins._language import SPECIAL, UNKNOWN
+from plugins._language import PIECE, SPECIAL, UNKNOWN, width
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,11 +60,15 @@ class Characters:
         counts[0] = 0
         return counts
 
-    def encode(self, text: str) -> NDArray[np.int64]:
-        """Ids of the characters, all at once."""
-        known, given = _points(self.alphabet), _points(text)
-        at = np.searchsorted(known, given).clip(max=len(known) - 1)
-        return np.where(known[at] == given, at + SPECIAL, UNKNOWN)
+    def encode(self, text: str) -> NDArray[Any]:
+        """Ids of the characters, in the smallest type that holds them."""
+        known = _points(self.alphabet)
+        ids = np.empty(len(text), width(SPECIAL + len(known)))
+        for begin in range(0, len(text), PIECE):
+            given = _points(text[begin : begin + PIECE])
+            at = np.searchsorted(known, given).clip(max=len(known) - 1)
+            ids[begin : begin + PIECE] = np.where(known[at] == given, at + SPECIAL, UNKNOWN)
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Join the characters."""

@@ -92,7 +92,7 @@ def test_a_long_text_is_encoded_in_pieces(monkeypatch: pytest.MonkeyPatch) -> No
     """Pieces end with a line, and give the text back whole."""
     live = Bpe(vocabulary=300).build([TEXT])
     whole = live.encode(TEXT).tolist()
-    monkeypatch.setattr(bpe, "_PIECE", 100)
+    monkeypatch.setattr(bpe, "PIECE", 100)
     assert len(list(bpe._pieces(TEXT))) > 5
     assert "".join(bpe._pieces(TEXT)) == TEXT
     assert live.encode(TEXT).tolist() == whole

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import mmap
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 
 from framework.errors import UserError
 from plugins.datasets.text_file import TextFile
-from plugins.models import _transformer
+from plugins.models import _transformer, _windows
 from plugins.models._transformer import Attention, CachedReader, Shape, Transformer, _turned
 from plugins.models.transformer_lm import LiveTransformerLm, TransformerLm
+from plugins.tokenizers import character
 from plugins.tokenizers.bpe import Bpe
 from plugins.tokenizers.character import Character
 
@@ -280,15 +283,40 @@ def test_an_encoded_split_is_mapped_and_found_again(
     live = model(data, Character(), cache=tmp_path / "cache")
     first = live.processor.encode(data["train"])
     base: Any = first.tokens.ids_N
-    while isinstance(base.base, np.ndarray):
-        base = base.base
-    assert isinstance(base, np.memmap)
     assert base.dtype == np.uint16
+    while isinstance(base, np.ndarray):
+        base = base.base
+    assert isinstance(getattr(base, "obj", base), mmap.mmap)
     (file,) = (tmp_path / "cache").rglob("ids")
     assert file.stat().st_mode & 0o077 == 0
     monkeypatch.setattr(type(live.tokenizer), "encode", None)
     again = live.processor.encode(data["train"])
     assert np.array_equal(again.tokens.ids_N, first.tokens.ids_N)
+
+
+def test_a_long_text_is_encoded_in_pieces(
+    splits: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows are those of the whole, and little more is held than its ids: 5 bytes a character.
+
+    It fails where numbers of 8 bytes, or UTF-32, stand for the whole text.
+    """
+    train = splits()["train"]
+    bpe = model(splits(), Bpe(vocabulary=280), cache=False).processor
+    wanted = bpe.encode(train)
+    for module in (character, _windows):
+        monkeypatch.setattr(module, "PIECE", 1000)
+    found = bpe.encode(train)
+    for name in ("begins", "ends", "limits", "lengths"):
+        assert np.array_equal(getattr(found, name), getattr(wanted, name)), name
+    (tmp_path / "input.txt").write_text(SENTENCE * 6000, encoding="utf-8")
+    data = splits()
+    live = model(data, Character(), cache=tmp_path / "cache")
+    tracemalloc.start()
+    live.processor.encode(data["train"])
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 5 * len(data["train"].whole)
 
 
 def test_a_window_longer_than_the_context_is_refused(splits: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from framework.__main__ import main
-from framework.errors import RunError
+from framework.errors import RunError, UserError
 from framework.step import Forward, Update
 from framework.testing import check_loss
 from plugins.losses.cross_entropy import CrossEntropy
@@ -159,6 +159,8 @@ def test_several_losses_of_one_head() -> None:
     nested = WeightedSum(parts={"sum": WeightedSum(parts=PARTS)}, heads=False).build(INFO)
     assert nested.facts["parts"]["sum"]["weights"] == dict.fromkeys(PARTS, 1.0)
     assert not nested.coupled
+    inner = WeightedSum(parts={"sum": WeightedSum(parts=PARTS), "b": CrossEntropy()})
+    assert inner.names == ["sum/plan", "sum/code", "sum/refinement", "b"]
 
 
 def test_a_head_that_is_not_there_is_named(batch: dict[str, Any]) -> None:
@@ -168,6 +170,22 @@ def test_a_head_that_is_not_there_is_named(batch: dict[str, Any]) -> None:
         loss.counts(batch)
     with pytest.raises(RunError, match="there is no head 'x'"):
         OfHead(head="x", metrics={"a": Accuracy()}).build(INFO).update(Heads()(**batch), batch)
+
+
+def test_a_misspelt_head_is_told_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the dataset says what heads there are, nothing is trained, nor a run begun."""
+    monkeypatch.chdir(tmp_path)
+    file = str(ROOT / "experiments" / "plan_code.toml")
+    assert main(["run", file, "--set", "metrics.refinement.head=refinment"]) == 2
+    said = capsys.readouterr().err
+    assert "metric 'of_head': there is no head 'refinment'; did you mean 'refinement'?" in said
+    assert not (tmp_path / "runs").exists()
+    info = {**INFO, "heads": {"plan": [], "code": [], "refinement": [*INFO]}}
+    with pytest.raises(UserError, match="loss 'weighted_sum': there is no head 'cod'; did you"):
+        WeightedSum(parts={"cod": TokenCrossEntropy()}).build(info)
+    WeightedSum(parts=PARTS).build(info)
 
 
 def test_accuracy_stands_beside_the_majority(batch: dict[str, Any]) -> None:
@@ -213,9 +231,25 @@ MISTAKES = {
         "loss = { use = 'weighted_sum', parts.focal = {}, weights.focal = -1 }",
         "x.toml:2:66: 'weights': that of 'focal' must be finite and at least 0",
     ),
+    "a label that could be a part's part": (
+        "loss.parts.'plan/x' = 'cross_entropy'",
+        "loss 'weighted_sum': 'parts': the label 'plan/x' can't be empty or have a '/'",
+    ),
     "no part": (
         "loss = { use = 'weighted_sum' }",
         "x.toml:2:8: loss 'weighted_sum': 'parts' is empty; write a table of a loss under each",
+    ),
+}
+
+
+MISTAKES |= {
+    "a part that is monitored": (
+        "callbacks.checkpoint.monitor = 'val/loss/plam'",
+        "x.toml:2:32: nothing computes 'val/loss/plam'; did you mean 'val/loss/plan'?",
+    ),
+    "a metric of a head that is monitored": (
+        "callbacks.checkpoint.monitor = 'val/refinement/acuracy'",
+        "nothing computes 'val/refinement/acuracy'; did you mean 'val/refinement/accuracy'?",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
 import sys
@@ -125,6 +126,7 @@ def test_an_absent_column_is_one_that_is_lacking(options: Callable[..., Sections
         ({"task_id": "x7"}, r"row 2, column 'task_id': found 'x7', expected a whole number"),
         ({"task_id": 3}, r"row 2, column 'task_id': 3 is the id of row 1 already"),
         ({"task_id": 10**30}, r"expected a whole number"),
+        ({"task_id": "005"}, r"column 'task_id': found '005', expected no zeros before it"),
         ({"code": 7}, r"row 2, column 'code': found a value of type int, expected text"),
         ({"test_list": ["a", 1]}, r"column 'test_list': found a value of type list"),
     ],
@@ -142,9 +144,10 @@ def test_a_problem_in_two_splits_is_said(
     options: Callable[..., Sections], said: Callable[[], list[str]]
 ) -> None:
     """The split by id is as it is given; what leaks by it is counted, without its text."""
-    options(row(1), row(3), row(5, text="Problem 1."), row(6)).build(0)
+    code = "def g(): pass"
+    options(row(1), row(3, code=code), row(5, text="Problem 1."), row(6, code=code)).build(0)
     assert [line.partition(": ")[2] for line in said()] == [
-        "1 problems stand in several splits, with other ids"
+        "1 problems and 2 codes stand in several splits, with other ids"
     ]
 
 
@@ -199,6 +202,26 @@ def test_faults_are_pure_and_are_what_they_say(text: str, seed: int, name: str) 
     else:
         assert broken.count("\n") == text.count("\n")
         assert label in KINDS
+
+
+def test_a_fault_is_in_the_program() -> None:
+    """Strings, comments and blank lines stay: a copy that differs by them alone is no fault."""
+    quiet = """x = "a + \\" b" # c - d\n\n# e\n\'\'\'f * g\n" - \'\'\'\n"""
+    code = quiet + "y = 1\nz = x"
+    for name in range(200):
+        text, label = corrupted(code, 3, str(name))
+        assert label in {"TRUNCATED", "SWAPPED"}
+        assert ast.dump(ast.parse(code)) != tree(text), text
+        texts = {corrupted(f"{quiet}y = 1 + x", 3, str(name))}
+        assert {text for text, label in texts if label == "OPERATOR"} <= {f"{quiet}y = 1 - x"}
+
+
+def tree(text: str) -> str | None:
+    """The syntax tree, if there is one."""
+    try:
+        return ast.dump(ast.parse(text))
+    except SyntaxError:
+        return None
 
 
 def test_every_fault_occurs_and_seeds_differ() -> None:
