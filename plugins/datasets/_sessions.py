@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from framework.errors import UserError
 from plugins import _cache
-from plugins._sessions import Event, size
+from plugins._sessions import Event, digest, size
 from plugins.datasets._tables import Place, shown
 
 KINDS = (".json", ".json.gz")
@@ -53,11 +53,6 @@ class Session(NamedTuple):
     id: str
     label: str | None
     events: list[Event]
-
-    def digest(self) -> bytes:
-        """Return what is the same for sessions of the same events alone."""
-        text = json.dumps(self.events, sort_keys=True)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Source(Protocol):
@@ -153,7 +148,7 @@ class Index:
         """Keep what is to be known of one."""
         self.ids.append(session.id)
         self.labels.append(session.label and sys.intern(session.label))
-        self.digests.append(session.digest())
+        self.digests.append(digest(session.events))
         self.sizes.append(size(session.events))
 
 

@@ -22,7 +22,7 @@ from plugins.datasets._sessions import Sessions as Store
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, shown
 
-_SEEN = ("no", "yes")
+_SEEN = ("no", "train", "val")
 _log = logging.getLogger("framework")
 
 
@@ -33,8 +33,9 @@ class Sessions:
     A session is an object with `events`, a list of names, or of objects with a name and, if they
     have them, a type, a time in seconds and texts. A file holds one a line, a folder one a file
     (`.json`, each also `.gz`). Sessions are looked through once and then read when they are used.
-    Those of another split that have the very events of one in train are counted, and their
-    metadata says `yes` under `seen`.
+    Those that have the events of one in train, or of the test's one in val, are counted, and
+    their metadata says `train` or `val` under `seen`, and that of others `no`. Events are the same
+    by names, types and texts, in their order; times don't count.
     """
 
     root: Path | None = option(None, help="folder of the files with plain names")
@@ -81,7 +82,7 @@ class Sessions:
         if self.train_on and self.train_on not in known:
             raise UserError(
                 f"{files['train']}: dataset.train_on is {self.train_on!r},"
-                f" expected one of {listing(known) or 'its labels, and there are none'}"
+                f" expected one of its labels; there is {listing(known)}"
             )
         parts = {
             split: _Part(*found[home], np.asarray(codes[home], np.int64), rows)
@@ -89,7 +90,8 @@ class Sessions:
         }
         dropped = self._dropped(parts, known)
         parts["train"] = attrs.evolve(parts["train"], rows=parts["train"].rows[~dropped])
-        return _corpus(parts, known, int(dropped.sum()))
+        trained = {"train_on": self.train_on} if self.train_on else {}
+        return _corpus(parts, known, left_out=int(dropped.sum()), **trained)
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
         """Stream the sessions of another file or folder, in their order."""
@@ -165,7 +167,8 @@ class Records(Sequence[Record]):
     rows: NDArray[np.int64] = attrs.field(repr=False)
     sizes: NDArray[np.int64] = attrs.field(repr=False)
     """About how many tokens each has (`plugins._sessions.size`)."""
-    seen: NDArray[np.bool_] = attrs.field(repr=False)
+    seen: NDArray[np.int8] = attrs.field(repr=False)
+    """In which split the same events stand already."""
     labels: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -188,26 +191,29 @@ class Records(Sequence[Record]):
         return record | {"meta": {"seen": _SEEN[int(self.seen[at])]}}
 
 
-def _corpus(parts: Mapping[str, _Part], known: Sequence[str], dropped: int) -> Corpus:
-    """Assemble the splits, and say what of them is in train already."""
-    trained = {*parts["train"].digests}
+def _corpus(parts: Mapping[str, _Part], known: Sequence[str], **about: Any) -> Corpus:
+    """Assemble the splits, and say what of them stands in one that training looks at."""
     records, repeated = {}, {}
     for split, part in parts.items():
-        seen = np.fromiter((d in trained for d in part.digests), bool, len(part.rows))
+        seen = np.zeros(len(part.rows), np.int8)
+        # train comes last: what is in both is train's
+        for other in ("val", "train") if split == "test" else ("train",):
+            there = {*parts[other].digests} if other in parts else set()
+            seen[[digest in there for digest in part.digests]] = _SEEN.index(other)
         sizes = np.asarray(part.index.sizes, np.int64)[part.rows]
         records[split] = Records(part.store, part.rows, sizes, seen, known)
         if split != "train":
-            repeated[split] = int(seen.sum())
-            _log.info(
-                "%s: %s of %s sessions occur in train, too", split, repeated[split], len(part.rows)
-            )
+            others = _SEEN[1:] if split == "test" else _SEEN[1:2]
+            repeated[split] = {o: int((seen == _SEEN.index(o)).sum()) for o in others}
+            told = ", others in ".join(f"{o}: {count}" for o, count in repeated[split].items())
+            _log.info("%s: of %s sessions also occur in %s", split, len(seen), told)
     train = parts["train"]
     counts = Counter(train.codes[train.rows].tolist()) if known else {}
     info = {
         "counts": {split: len(part.rows) for split, part in parts.items()},
         "repeated": repeated,
-        "left_out": dropped,
         "meta": {"seen": [*_SEEN]},
+        **about,
     }
     if known:
         info |= {"labels": [*known], "class_counts": [counts[at] for at in range(len(known))]}

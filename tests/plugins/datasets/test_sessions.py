@@ -75,14 +75,19 @@ def test_the_order_of_a_file_does_not_decide(make: Make, tmp_path: Path) -> None
 
 
 def test_sessions_that_stand_twice_are_counted_and_dropped(make: Make, tmp_path: Path) -> None:
-    """The same events in the same order are the same, whatever id, label and time of day."""
+    """The same events in the same order are the same, whatever id, label and times.
+
+    Of the test's those are counted, too, that stand in val alone: it chose what is tested.
+    """
     there = [{"event": "a", "time": 1.0}, {"event": "b", "time": 1.2}]
     later = [{"event": "a", "time": 900000.1}, {"event": "b", "time": 900000.3}]
     slower = [{"event": "a", "time": 1.0}, {"event": "b", "time": 9.0}]
     train = [*visits(40), {"session": "x", "events": there, "label": 0}]
     test = [
         {"session": "y", "events": later, "label": 1},
-        {"session": "z", "events": slower, "label": 0},
+        {"session": "z", "events": [*slower, "c"], "label": 0},
+        {"session": "w", "events": slower, "label": 0},
+        {**visits(1, begin=202)[0], "session": "validated"},
         {**visits(1)[0], "session": "again"},
         *visits(3, begin=100),
     ]
@@ -91,10 +96,12 @@ def test_sessions_that_stand_twice_are_counted_and_dropped(make: Make, tmp_path:
     written(tmp_path / "test.jsonl", test)
     files = {"val": "val.jsonl", "test": "test.jsonl"}
     kept, without = make(**files).build(0), make(**files, repeated=False).build(0)
-    assert kept.info["repeated"] == {"val": 0, "test": 2}
+    assert kept.info["repeated"] == {"val": {"train": 0}, "test": {"train": 3, "val": 1}}
     seen = {record["id"]: record["meta"]["seen"] for record in kept["test"]}
-    assert [name for name, said in seen.items() if said == "yes"] == ["y", "again"]
-    assert (without.info["repeated"], without.info["left_out"]) == ({"val": 0, "test": 0}, 2)
+    assert [name for name, said in seen.items() if said == "train"] == ["y", "w", "again"]
+    assert [name for name, said in seen.items() if said == "val"] == ["validated"]
+    assert without.info["repeated"] == {"val": {"train": 0}, "test": {"train": 0, "val": 1}}
+    assert without.info["left_out"] == 2
     assert set(ids(kept["train"])) - set(ids(without["train"])) == {"x", "s0"}
     assert ids(without["test"]) == ids(kept["test"])
 
@@ -106,7 +113,9 @@ def test_it_trains_on_one_label(make: Make, tmp_path: Path) -> None:
     assert {record["label"] for record in splits["train"]} == {0}
     assert splits.info["class_counts"] == [126, 0]
     assert ids(splits["val"]) == ids(whole["val"])
-    with pytest.raises(UserError, match="train_on is 'x', expected one of '0', '1'"):
+    with pytest.raises(
+        UserError, match="train_on is 'x', expected one of its labels; there is '0', '1'"
+    ):
         make(train_on="x").build(0)
 
 
