@@ -118,6 +118,8 @@ class SessionTokenizer:
         texts = [event["text"] for event in events if event.get("text")]
         if not texts:
             return []
+        # what reads like [MASK] is text; this isn't saved nor pickled with the tokenizer
+        self.text.encode_special_tokens = True
         return [e.ids for e in self.text.encode_batch_fast(texts, add_special_tokens=False)]
 
     def save(self, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,6 +215,21 @@ def test_what_training_did_not_have_is_unknown() -> None:
     assert tokens.types_N.tolist() == [0] * len(tokens.ids_N)
     batch = live.processor.collate([*live.processor.encode([{"id": "x", "events": [odd]}])])
     assert live.module(**batch)["logits"].isfinite().all()
+    # and evaluation asks for them, as for all others
+    assert batch["labels"][0, 1:-1].tolist() == [*tokens.ids_N[:5], tokenizer.end]
+
+
+def test_texts_are_texts_whatever_they_say(tmp_path: Path) -> None:
+    """What reads like a special token is words; also with a vocabulary that was saved."""
+    events = [{"event": "e1", "text": "[MASK] amber [PAD][CLS]"}, {"event": "e2", "text": "[SEP]"}]
+    live = built([*RECORDS, {"id": "said", "events": events, "label": 0}])
+    tokenizer = live.processor.tokenizer
+    tokenizer.save(tmp_path)
+    for one in (tokenizer, _session_tokens.loaded(tmp_path), copy.deepcopy(tokenizer)):
+        ids_N = one.encode(events, 100).ids_N
+        assert not np.isin(ids_N, [*tokenizer.special]).any()
+        # in brackets, with what is between them
+        assert (ids_N < one.boundary).sum() >= 13
 
 
 def test_gaps_are_told_apart_by_powers_of_two() -> None:
