@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from framework.errors import UserError, listing
 from framework.protocols import Info, Record, option
 from plugins import _cache
-from plugins.datasets._labelled import names, ordered
+from plugins.datasets._labelled import names, plausible
 from plugins.datasets._records import SPLITS, Corpus, cut, located
-from plugins.datasets._sessions import KINDS, Index, Keys, chosen, indexed
+from plugins.datasets._sessions import KINDS, Index, Keys, chosen, indexed, streamed
 from plugins.datasets._sessions import Sessions as Store
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, shown
 
 _SEEN = ("no", "train", "val")
+_LISTED = 10
 _log = logging.getLogger("framework")
 
 
@@ -76,9 +77,12 @@ class Sessions:
         """Read and split; `UserError` names file and row of what is wrong."""
         files, cache = self._files(), _cache.folder(self.cache, "tables")
         found = {split: indexed(f, split, self._keys(), cache) for split, f in files.items()}
-        _unique({split: index for split, (_, index) in found.items()}, files)
-        known = self.labels or ordered(filter(None, found["train"][1].labels))
-        codes = {s: chosen(found[s][1].labels, known, files[s]) for s in files}
+        _unique(found)
+        index, first = found["train"][1], files["train"]
+        self._spelt(index, first)
+        labels = [label for label in index.labels if label is not None]
+        known = self.labels or plausible(labels, len(labels), first, self.label)
+        codes = {s: chosen(found[s][1].labels, known, found[s][0]) for s in files}
         if self.train_on and self.train_on not in known:
             raise UserError(
                 f"{files['train']}: dataset.train_on is {self.train_on!r},"
@@ -95,15 +99,31 @@ class Sessions:
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
         """Stream the sessions of another file or folder, in their order."""
-        store, index = indexed(_there(file), "session", self._keys(), None)
-        for at in range(len(index.ids)):
-            session = store.read(at)
+        for session in streamed(_there(file), "session", self._keys()):
             yield {"id": session.id, "events": session.events}
 
     def _keys(self) -> Keys:
         return Keys(
             self.events, self.id, self.label, self.event, self.type, self.time, (*self.texts,)
         )
+
+    def _spelt(self, index: Index, file: Path) -> None:
+        """Raise `UserError` for a key that was set and that is nowhere in train's file."""
+        usual = {field.name: field.default for field in attrs.fields(type(self))}
+        # names alone have no keys that could be misspelt
+        of_events = ["type", "time", "texts"] if index.event_keys else []
+        for option_, there in (
+            *((name, index.keys) for name in ("id", "label")),
+            *((name, index.event_keys) for name in of_events),
+        ):
+            value = getattr(self, option_)
+            for key in value if isinstance(value, list) else [value]:
+                if key and key != usual[option_] and key not in there:
+                    some = ", ".join(map(shown, sorted(there)[:_LISTED]))
+                    raise UserError(
+                        f"{file}: dataset.{option_} is {key!r}, and nothing has that key;"
+                        f" there is {some}"
+                    )
 
     def _files(self) -> dict[str, Path]:
         return {
@@ -222,17 +242,18 @@ def _corpus(parts: Mapping[str, _Part], known: Sequence[str], **about: Any) -> C
     return Corpus(info, tuple(map(Path, hashes)), manifest, records, hashes)
 
 
-def _unique(found: Mapping[str, Index], files: Mapping[str, Path]) -> None:
+def _unique(found: Mapping[str, tuple[Store, Index]]) -> None:
     """Refuse an id that stands twice."""
-    seen: dict[str, str] = {}
-    for split, index in found.items():
-        for name in index.ids:
+    seen: dict[str, tuple[str, int]] = {}
+    for split, (store, index) in found.items():
+        for at, name in enumerate(index.ids):
             if name in seen:
-                raise UserError(
-                    f"{files[split]}: the id {shown(name)} stands twice (first in"
-                    f" {files[seen[name]]}); change one"
-                )
-            seen[name] = split
+                home, there = seen[name]
+                before, _ = found[home][0].source.place(there)
+                here = f"row {before.row} of {before.file.name}"
+                place, _ = store.source.place(at)
+                place.fail(f"{shown(name)} is the id of {here} already; change one", store.keys.id)
+            seen[name] = split, at
 
 
 def _there(path: Path) -> Path:

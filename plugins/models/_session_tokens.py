@@ -134,7 +134,7 @@ def _bucket(seconds: float) -> int:
     """Return which kind a gap is of: 0 is none, then each twice as long as the one before."""
     if seconds <= 0:
         return 0
-    return 1 + min(max(math.floor(math.log2(seconds)), _SHORTEST), _LONGEST) - _SHORTEST
+    return 1 + math.floor(min(max(math.log2(seconds), _SHORTEST), _LONGEST)) - _SHORTEST
 
 
 def trained(records: Iterable[Record], size: int) -> SessionTokenizer:

@@ -129,7 +129,8 @@ def test_labels_are_not_needed(make: Make, tmp_path: Path) -> None:
     assert first.keys() == {"id", "events", "meta"}
     assert first["id"].startswith("train:")
     written(tmp_path / "half.jsonl", [*bare, {"events": ["z"], "label": 1}])
-    with pytest.raises(UserError, match=r"half.jsonl: a session has no label, expected one of '1'"):
+    told = r"half.jsonl: row 1, column 'label': found nothing, expected one of '1'"
+    with pytest.raises(UserError, match=told):
         make(train="half.jsonl").build(0)
 
 
@@ -153,13 +154,13 @@ def test_a_folder_is_read_file_by_file(make: Make, tmp_path: Path) -> None:
     """
     folder = tmp_path / "many"
     folder.mkdir()
-    payload = ["event-" + "x" * 2000] * 4
+    payload = [{"event": "e", "text": "x" * 2000}] * 4
     for number in range(3000):
         (folder / f"{number:05}.json").write_text(json.dumps({"events": [number, *payload]}))
     (folder / "notes.txt").write_text("no session")
     size = sum(file.stat().st_size for file in folder.iterdir())
     tracemalloc.start()
-    splits = make(train="many").build(0)
+    splits = make(train="many", texts=["text"]).build(0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < size / 2
@@ -206,7 +207,18 @@ def test_events_have_what_they_have(make: Make, tmp_path: Path) -> None:
             '{"session": "b", "events": [{"event": 1, "time": 2}, {"event": 1, "time": 1}]}',
             "row 2, column 'time': event 2 is before the one that it follows",
         ),
-        ('{"session": "a", "events": [1]}', "the id 'a' stands twice"),
+        (
+            '{"session": "a", "events": [1]}',
+            "row 2, column 'session': 'a' is the id of row 1 of train.jsonl already",
+        ),
+        (
+            f'{{"session": "b", "events": [{{"event": 1, "time": {10**400}}}]}}',
+            "row 2, column 'time",
+        ),
+        ('{"session": "b", "events": ["\\ud800"]}', "row 2, column 'event': found half of a"),
+        ('{"session": "\\ud800", "events": [1]}', "row 2, column 'session': found half of a"),
+        ('{"session": "b", "events": ["she said that she feels sad"]}', "found a text of 27 char"),
+        ('{"session": "b", "events": [{"event": 1, "type": "%s"}]}' % ("x" * 41), "a text of 41 c"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_row(
@@ -219,6 +231,38 @@ def test_what_is_wrong_is_told_with_its_row(
         make().build(0)
     assert str(caught.value).startswith(str(file))
     assert words in str(caught.value)
+    assert "sad" not in str(caught.value)
+
+
+def test_texts_are_no_labels(make: Make, tmp_path: Path) -> None:
+    """Labels are written into a run: texts, of train or another split, are refused unquoted."""
+    told = [{**s, "label": f"the patient {s['label']} said this"} for s in visits(30)]
+    written(tmp_path / "told.jsonl", told)
+    written(tmp_path / "train.jsonl", visits(30))
+    written(tmp_path / "test.jsonl", [{**told[0], "session": "x"}])
+    with pytest.raises(UserError, match=r"holds 2 different values in 30 rows, or texts: name the"):
+        make(train="told.jsonl").build(0)
+    with pytest.raises(UserError, match=r"test.jsonl: row 1, column 'label': found a text of 23"):
+        make(test="test.jsonl").build(0)
+
+
+def test_a_misspelt_key_is_told(make: Make, tmp_path: Path) -> None:
+    """A key that was set and that nothing has is an error with those there are.
+
+    It fails where sessions are then read without labels, types, times or texts, and no word of it.
+    """
+    event = {"event": "a", "type": "t", "time": 1, "text": "what was said is never told here"}
+    written(tmp_path / "train.jsonl", [{**s, "events": [event, s["session"]]} for s in visits(9)])
+    assert len(make(texts=["text"]).build(0)["train"]) > 0
+    for option, there in (("label", "'events', 'label', 'session'"), ("id", "'events', 'label'")):
+        with pytest.raises(UserError, match=f"dataset.{option} is 'odd', and .* is {there}"):
+            make(**{option: "odd"}).build(0)
+    for given in ({"type": "odd"}, {"time": "odd"}, {"texts": ["text", "odd"]}):
+        with pytest.raises(UserError, match=r"is 'odd', .* 'event', 'text', 'time', 'type'$"):
+            make(**given).build(0)
+    # what is usual and absent is simply not there, and of names alone nothing is asked
+    written(tmp_path / "names.jsonl", [{"events": [1, n]} for n in range(9)])
+    assert "labels" not in make(train="names.jsonl", texts=["text"]).build(0).info
 
 
 def test_what_is_not_there_is_told_at_once(make: Make, tmp_path: Path) -> None:
@@ -246,3 +290,10 @@ def test_other_files_are_read_for_prediction(make: Make, tmp_path: Path) -> None
         {"id": "session:1", "events": [{"event": "1"}, {"event": "2"}]},
         {"id": "b", "events": [{"event": "3"}]},
     ]
+    written(tmp_path / "large.jsonl.gz", [{"events": ["e" * 40] * 50}] * 2000)
+    tracemalloc.start()
+    count = sum(1 for _ in make().read(tmp_path / "large.jsonl.gz", {}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # one by one: unpacked it is 4 MB
+    assert (count, peak < 10**6) == (2000, True)
