@@ -45,12 +45,14 @@ def abnormal(info: Info, named: str) -> int:
     return labels.index(named)
 
 
-def size(events: Sequence[Event]) -> int:
-    """Return about how many tokens a session has: a text counts by its words.
+def sizes(events: Sequence[Event]) -> tuple[int, int]:
+    """Return how many tokens a session has at least, and at most, as far as events tell it.
 
-    Records that know this of all sessions, as an array `sizes`, save a model from reading them.
+    A text has one a word, and at most one a byte that isn't blank: no vocabulary is needed.
+    Records that know this of all sessions, as an array `sizes` [sessions, 2], save a model from
+    reading them.
     """
     # all but the text are one token each
-    return sum(
-        len(event) + (len(event["text"].split()) - 1 if "text" in event else 0) for event in events
-    )
+    rest = sum(len(event) - ("text" in event) for event in events)
+    words = [word for event in events for word in event.get("text", "").split()]
+    return rest + len(words), rest + sum(len(word.encode()) for word in words)

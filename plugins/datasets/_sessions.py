@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from framework.errors import UserError
 from plugins import _cache
-from plugins._sessions import Event, digest, size
+from plugins._sessions import Event, digest, sizes
 from plugins.datasets._tables import Place, shown, sound, textual
 
 KINDS = (".json", ".json.gz")
@@ -144,7 +144,7 @@ class Index:
     ids: list[str] = attrs.field(factory=list)
     labels: list[str | None] = attrs.field(factory=list)
     digests: list[bytes] = attrs.field(factory=list)
-    sizes: list[int] = attrs.field(factory=list)
+    sizes: list[tuple[int, int]] = attrs.field(factory=list)
     keys: set[str] = attrs.field(factory=set)
     """That any session's object has."""
     event_keys: set[str] = attrs.field(factory=set)
@@ -156,7 +156,7 @@ class Index:
         self.ids.append(session.id)
         self.labels.append(session.label and sys.intern(session.label))
         self.digests.append(digest(session.events))
-        self.sizes.append(size(session.events))
+        self.sizes.append(sizes(session.events))
         self.keys.update(session.keys)
         self.event_keys.update(session.event_keys)
 

@@ -186,7 +186,7 @@ class Records(Sequence[Record]):
     store: Store = attrs.field(repr=False)
     rows: NDArray[np.int64] = attrs.field(repr=False)
     sizes: NDArray[np.int64] = attrs.field(repr=False)
-    """About how many tokens each has (`plugins._sessions.size`)."""
+    """How many tokens each has, at least and at most (`plugins._sessions.sizes`)."""
     seen: NDArray[np.int8] = attrs.field(repr=False)
     """In which split the same events stand already."""
     labels: Sequence[str] = ()

@@ -383,7 +383,7 @@ class Counting(Sequence[Any]):
     def __init__(self, count: int) -> None:
         """Start unread."""
         self.count, self.reads = count, 0
-        self.sizes = np.full(count, 18)
+        self.sizes = np.full((count, 2), 18)
 
     def __len__(self) -> int:
         """Count the sessions."""
@@ -441,6 +441,41 @@ def test_sessions_that_are_cut_are_told(caplog: pytest.LogCaptureFixture) -> Non
         built(max_length=40).processor.encode(Counting(12))
     (said,) = caplog.messages
     assert said.startswith("12 of 12 sessions have more than model.max_length = 16 tokens")
+
+
+def test_an_event_without_end_is_read_as_far_as_it_goes(caplog: pytest.LogCaptureFixture) -> None:
+    """One of more tokens than fit is read from its name on, each time, and that is said once.
+
+    It fails where a chunk may begin behind it: half of the draws are then the end alone.
+    """
+    live = built([*RECORDS, {"id": "w", "events": [{"event": "e1", "text": "qwertz"}]}])
+    processor = live.processor
+    long = [{"id": n, "events": [{"event": "e1", "text": "qwertz " * 40}]} for n in range(2)]
+    with caplog.at_level("WARNING", logger="framework"):
+        features, _ = processor.encode(long)
+    assert [m.split(" holds")[0] for m in caplog.messages] == [
+        "an event alone has more tokens than model.max_length = 32"
+    ]
+    for seed in range(20):
+        item = processor.augment(features, np.random.default_rng(seed))
+        assert item["starts_E"].tolist() == [0]
+        assert len(item["ids_N"]) == 30
+
+
+def test_lengths_are_no_less_than_tokens() -> None:
+    """A budget of tokens holds whatever texts are: words of many parts, accents, hangul, signs.
+
+    It fails where a text's length is its count of words.
+    """
+    texts = ("internationalisation of qwertz", "naïve İstanbul ǅ", "각각 漢字", "a-b/c[d]!?", " ")
+    records = [{"id": t, "events": [{"event": "e1", "text": t}, {"event": "e2"}]} for t in texts]
+    live = built([*RECORDS, *records], vocabulary=8, max_length=200)
+    found = [*live.processor.encode(records)]
+    for item in found:
+        assert len(item["ids_N"]) + 2 <= item["length"]
+    assert len(found[0]["ids_N"]) > 12
+    plain = built(PLAIN).processor.encode(PLAIN)
+    assert [len(item["ids_N"]) + 2 for item in plain] == plain.lengths.tolist()
 
 
 def test_events_are_left_out_by_chance() -> None:
