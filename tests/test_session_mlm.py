@@ -80,7 +80,7 @@ def test_every_validation_has_figures(run: Path) -> None:
         assert point["val/perplexity"] == pytest.approx(math.exp(point["val/loss"]), rel=1e-6)
         assert 0 <= point["val/masked_accuracy"] <= 1
         assert 0 < point["val/anomaly/auroc"] < 1
-        sides = [point[f"val/by_group/{seen}/count"] for seen in ("no", "yes")]
+        sides = [point[f"val/by_group/{seen}/count"] for seen in ("no", "train")]
         assert sum(sides) == 46
         assert min(sides) > 0
 
@@ -89,9 +89,10 @@ def test_what_is_repeated_is_recorded(run: Path) -> None:
     """The run's record says how many sessions of val and test also occur in train."""
     info = json.loads((run / "environment.json").read_text())["info"]
     assert info["repeated"].keys() == {"val", "test"}
-    assert min(info["repeated"].values()) > 0
+    assert info["repeated"]["val"]["train"] > 0
     last = points(run)[-1]
-    assert info["repeated"]["test"] == last["test/by_group/yes/count"]
+    test = {seen: last[f"test/by_group/{seen}/count"] for seen in ("train", "val")}
+    assert info["repeated"]["test"] == test
     # abnormal sessions of train's share are left out of training
     assert info["class_counts"][1] == 0
     assert info["left_out"] > 0
@@ -148,7 +149,9 @@ def test_anomalies_are_told_beside_simple_answers(
 ) -> None:
     """The command scores validation and test, and takes thresholds from validation alone."""
     capsys.readouterr()
-    assert main(["anomalies", str(run), "--json"]) == 0
+    files = [DATA / "train_all.jsonl", DATA / "test.jsonl"]
+    without = [word for file in files for word in ("--not-in", str(file))]
+    assert main(["anomalies", str(run), "--json", *without]) == 0
     found = json.loads(capsys.readouterr().out)
     result = json.loads((run / "result.json").read_text())
     metrics, best = result["metrics"], result["best"]["step"]
@@ -157,12 +160,20 @@ def test_anomalies_are_told_beside_simple_answers(
     assert model["val"]["auroc"] == pytest.approx(known["val/anomaly/auroc"], abs=1e-6)
     assert model["test"]["auroc"] == pytest.approx(metrics["test"]["anomaly/auroc"], abs=1e-6)
     new = metrics["test"]["by_group/no/anomaly/auroc"]
-    assert model["test, not in train"]["auroc"] == pytest.approx(new, abs=1e-6)
-    assert model["test, not in train"]["sessions"] == metrics["test"]["by_group/no/count"]
+    assert model["test, not in train nor val"]["auroc"] == pytest.approx(new, abs=1e-6)
+    counts = {cut: model[cut]["sessions"] for cut in model if cut.startswith("test")}
+    groups = {seen: metrics["test"][f"by_group/{seen}/count"] for seen in ("no", "train", "val")}
+    assert counts["test"] == sum(groups.values())
+    assert counts["test, not in train"] == groups["no"] + groups["val"]
+    assert counts["test, not in train nor val"] == groups["no"]
+    # abnormal sessions of train's file stand in neither
+    assert 0 < counts["test, not in train_all.jsonl"] <= groups["no"]
+    assert counts["test, not in test.jsonl"] == 0
     for answer in found.values():
         assert answer["val"]["f1"] > 0
     assert main(["anomalies", str(run)]) == 0
     shown = capsys.readouterr().out
+    assert "abnormal, by validation's best F1: " in shown
     assert "val: 46 sessions, 4 abnormal" in shown
     assert f"mean masked loss > {model['threshold']:.4g}" in shown
 
@@ -184,7 +195,7 @@ def test_what_the_command_cannot_do_is_told(run: Path, capsys: pytest.CaptureFix
     """A quantile that is none, a label that isn't there, and other data are one line each."""
     for words, told in (
         (["--quantile", "2"], "--quantile is 2.0; it must be from 0 to 1"),
-        (["--positive", "odd"], "no session is 'odd'; the labels are '0', '1'"),
+        (["--positive", "odd"], "sessions are labelled '0', '1'; expected 'odd', and another"),
         (["--set", "dataset.train_on="], "the data is not what this run was trained on"),
     ):
         capsys.readouterr()
@@ -200,5 +211,5 @@ def test_real_sessions_go_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     info = json.loads((folder / "environment.json").read_text())["info"]
     assert info["counts"]["train"] + info["counts"]["val"] + info["left_out"] == 6352
     assert info["counts"]["test"] == 1588
-    assert 1450 < info["repeated"]["test"] < 1537
+    assert 1450 < info["repeated"]["test"]["train"] < sum(info["repeated"]["test"].values()) <= 1537
     assert 0 < points(folder)[-1]["test/anomaly/auroc"] < 1

@@ -6,14 +6,16 @@ import argparse
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
-from framework.errors import UserError, listing
+from framework.errors import UserError
 from framework.protocols import Record
-from plugins.commands._detection import Counts, Flags, Floats, reached, threshold
+from plugins._sessions import abnormal, digest
+from plugins.commands._detection import Counts, Flags, Floats, Orders, both, reached, threshold
 
 _SHOWN = ("auroc", "average_precision", "precision", "recall", "f1")
 
@@ -28,7 +30,15 @@ class Anomalies:
         """Declare the command's arguments."""
         add = parser.add_argument
         add("run", help="a run folder, or a model's address (models:/name@alias)")
-        add("--positive", default="", help="label of what is abnormal (the last one)")
+        add("--positive", default="", help="label of what is abnormal")
+        add(
+            "--not-in",
+            action="append",
+            default=[],
+            metavar="FILE",
+            type=Path,
+            help="say it also of the test's sessions whose events FILE doesn't have",
+        )
         add(
             "--quantile",
             type=float,
@@ -46,13 +56,16 @@ class Anomalies:
         with tools.trained(options.run, options.set) as trained:
             splits = _splits(trained.done, options.run)
             positive = _positive(trained.done.info, options)
-            counts = Counts(splits["train"])
+            simple = {
+                "distance to the nearest counts": Counts(splits["train"]).score,
+                "names not seen in this order": Orders(splits["train"]).score,
+            }
             val, test = (
-                _Scored.of(splits[split], trained, counts, positive) for split in ("val", "test")
+                _Scored.of(splits[split], trained, simple, positive) for split in ("val", "test")
             )
+            cuts = _cuts(splits["test"], trained.done, options.not_in)
         found = {
-            answer: _answer(scores, test.scores[answer], val, test, options.quantile)
-            for answer, scores in val.scores.items()
+            answer: _answer(answer, val, test, cuts, options.quantile) for answer in val.scores
         }
         print(json.dumps(_plain(found), indent=1) if options.json else _table(found))
         return 0
@@ -64,35 +77,48 @@ class _Scored:
 
     scores: Mapping[str, Floats]
     abnormal: Flags
-    new: Flags
-    """Those of whose events in their order no session of train is."""
 
     @classmethod
-    def of(cls, records: Sequence[Record], trained: Any, counts: Counts, positive: int) -> _Scored:
+    def of(
+        cls, records: Sequence[Record], trained: Any, simple: Mapping[str, Any], positive: int
+    ) -> _Scored:
         rows = [*trained.rows(records)]
         if not all("loss" in row for row in rows):
             raise UserError("this run's model gives no loss of a session; train a session_bert")
         labels = np.asarray([record["label"] for record in records])
-        new = np.asarray([record["meta"]["seen"] == "no" for record in records])
-        scores = {
-            "mean masked loss": np.asarray([row["loss"] for row in rows], np.float64),
-            "distance to the nearest counts": counts.score(records),
-            "events not seen in this order": new.astype(np.float64),
-        }
-        return cls(scores, labels == positive, new)
+        losses = np.asarray([row["loss"] for row in rows], np.float64)
+        scores = {name: score(records) for name, score in simple.items()}
+        return cls({"mean masked loss": losses, **scores}, labels == positive)
+
+
+def _cuts(records: Sequence[Record], done: Any, files: Sequence[Path]) -> dict[str, Flags]:
+    """Return the parts of the test: all, and those without what stands elsewhere already."""
+    seen = np.asarray([record["meta"]["seen"] for record in records])
+    cuts = {
+        "test": np.ones(len(seen), bool),
+        "test, not in train": seen != "train",
+        "test, not in train nor val": seen == "no",
+    }
+    for file in files:
+        read = done.experiment.dataset.options.read(file, done.info)
+        there = {digest(record["events"]) for record in read}
+        new = [digest(record["events"]) not in there for record in records]
+        cuts[f"test, not in {file.name}"] = np.asarray(new)
+    return cuts
 
 
 def _answer(
-    validated: Floats, tested: Floats, val: _Scored, test: _Scored, quantile: float
+    answer: str, val: _Scored, test: _Scored, cuts: Mapping[str, Flags], quantile: float
 ) -> dict[str, Any]:
-    """Return what one kind of scores reaches, on each of validation and test."""
+    """Return what one kind of scores reaches, on validation and each part of the test."""
+    validated, tested = val.scores[answer], test.scores[answer]
     above = threshold(validated, val.abnormal, quantile)
-    new = test.new
+    best = "validation's best F1"
     return {
         "threshold": above,
+        "chosen_by": best if both(val.abnormal) else f"validation's quantile {quantile:g}",
         "val": reached(validated, val.abnormal, above),
-        "test": reached(tested, test.abnormal, above),
-        "test, not in train": reached(tested[new], test.abnormal[new], above),
+        **{cut: reached(tested[rows], test.abnormal[rows], above) for cut, rows in cuts.items()},
     }
 
 
@@ -110,25 +136,26 @@ def _splits(done: Any, run: str) -> Any:
 
 
 def _positive(info: Mapping[str, Any], options: argparse.Namespace) -> int:
-    labels = [*info.get("labels", ())]
-    name = options.positive or (labels or [""])[-1]
-    if name not in labels:
-        raise UserError(f"--positive: no session is {name!r}; the labels are {listing(labels)}")
-    return labels.index(name)
+    try:
+        return abnormal(info, options.positive)
+    except UserError as error:
+        raise UserError(f"--positive: {error}") from None
 
 
 def _table(found: Mapping[str, Mapping[str, Any]]) -> str:
     """Return lines for a person."""
     lines = []
-    for split in ("val", "test", "test, not in train"):
-        first = next(iter(found.values()))[split]
+    one = next(iter(found.values()))
+    for split, first in one.items():
+        if not isinstance(first, Mapping):
+            continue
         heading = f"{split}: {first['sessions']} sessions, {first['abnormal']} abnormal"
-        lines.append(f"{heading:<48}" + "".join(f"{name[:9]:>11}" for name in _SHOWN))
+        lines.append(f"{heading:<56}" + "".join(f"{name[:9]:>11}" for name in _SHOWN))
         for answer, values in found.items():
             told = "".join(f"{values[split][name]:11.3f}" for name in _SHOWN)
-            lines.append(f"  {answer:<46}{told}")
+            lines.append(f"  {answer:<54}{told}")
     chosen = ", ".join(f"{answer} > {v['threshold']:.4g}" for answer, v in found.items())
-    return "\n".join([*lines, f"abnormal, by validation's best F1: {chosen}"])
+    return "\n".join([*lines, f"abnormal, by {one['chosen_by']}: {chosen}"])
 
 
 def _plain(value: Any) -> Any:

@@ -85,7 +85,17 @@ class Labelled:
 
 
 def found(values: Iterable[str], rows: int, file: Path, column: str) -> list[str]:
-    """Return the labels of train; `UserError` for a column of texts, which is none of labels.
+    """Return the labels of train; `UserError` for a column of texts, or of one label."""
+    known = plausible(values, rows, file, column)
+    if len(known) == 1:
+        raise UserError(
+            f"{file}: column '{column}' holds one label only, {shown(*known)}; expected two or more"
+        )
+    return known
+
+
+def plausible(values: Iterable[str], rows: int, file: Path, column: str) -> list[str]:
+    """Return the labels there are; `UserError` for a column of texts, which is none of labels.
 
     Labels are written into every record of a run, and texts must not be.
     """
@@ -94,10 +104,6 @@ def found(values: Iterable[str], rows: int, file: Path, column: str) -> list[str
         raise UserError(
             f"{file}: column '{column}' holds {len(known)} different values in"
             f" {rows} rows, or texts: name the column of the labels"
-        )
-    if len(known) == 1:
-        raise UserError(
-            f"{file}: column '{column}' holds one label only, {shown(*known)}; expected two or more"
         )
     return known
 

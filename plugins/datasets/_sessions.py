@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from framework.errors import UserError
 from plugins import _cache
-from plugins._sessions import Event, size
-from plugins.datasets._tables import Place, shown
+from plugins._sessions import Event, digest, sizes
+from plugins.datasets._tables import Place, shown, sound, textual
 
 KINDS = (".json", ".json.gz")
 """Endings of the files of a folder, each of one session."""
@@ -53,11 +53,10 @@ class Session(NamedTuple):
     id: str
     label: str | None
     events: list[Event]
-
-    def digest(self) -> bytes:
-        """Return what is the same for sessions of the same events alone."""
-        text = json.dumps(self.events, sort_keys=True)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    keys: Collection[str]
+    """That its object has."""
+    event_keys: Collection[str]
+    """That objects among its events have."""
 
 
 class Source(Protocol):
@@ -145,7 +144,10 @@ class Index:
     ids: list[str] = attrs.field(factory=list)
     labels: list[str | None] = attrs.field(factory=list)
     digests: list[bytes] = attrs.field(factory=list)
-    sizes: list[int] = attrs.field(factory=list)
+    sizes: list[tuple[int, int]] = attrs.field(factory=list)
+    keys: set[str] = attrs.field(factory=set)
+    """That any session's object has."""
+    event_keys: set[str] = attrs.field(factory=set)
     hashes: dict[str, str] = attrs.field(factory=dict)
     """SHA-256 of the files."""
 
@@ -153,8 +155,10 @@ class Index:
         """Keep what is to be known of one."""
         self.ids.append(session.id)
         self.labels.append(session.label and sys.intern(session.label))
-        self.digests.append(session.digest())
-        self.sizes.append(size(session.events))
+        self.digests.append(digest(session.events))
+        self.sizes.append(sizes(session.events))
+        self.keys.update(session.keys)
+        self.event_keys.update(session.event_keys)
 
 
 def indexed(path: Path, name: str, keys: Keys, cache: Path | None) -> tuple[Sessions, Index]:
@@ -169,6 +173,36 @@ def indexed(path: Path, name: str, keys: Keys, cache: Path | None) -> tuple[Sess
     for file in _files(source):
         index.hashes[str(file)] = _sha256(file)
     return sessions, index
+
+
+def streamed(path: Path, name: str, keys: Keys) -> Iterator[Session]:
+    """Read a file or folder once, from beginning to end, as `indexed` would."""
+    found = _entries(path) if path.is_dir() else _rows(path, name)
+    empty = True
+    for raw, place, own in found:
+        empty = False
+        yield parsed(raw, place, own, keys)
+    if empty:
+        raise UserError(f"{path}: no session in it; expected at least one")
+
+
+def _entries(path: Path) -> Iterator[tuple[bytes, Place, str]]:
+    folder = _folder(path)
+    for at in range(len(folder.names)):
+        yield folder.raw(at), *folder.place(at)
+
+
+def _rows(file: Path, name: str) -> Iterator[tuple[bytes, Place, str]]:
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as stream:
+            for row, line in enumerate(stream, 1):
+                text = line.removeprefix(_BOM) if row == 1 else line
+                if text.strip():
+                    yield text, Place(file, row), f"{name}:{row}"
+    except _BROKEN:
+        raise UserError(f"{file}: no whole gzip file; fetch or pack it again") from None
+    except OSError as error:
+        raise UserError(f"{file}: can't be read ({error.strerror})") from None
 
 
 def _files(source: Folder | Lines) -> Iterator[Path]:
@@ -250,9 +284,11 @@ def parsed(raw: bytes, place: Place, name: str, keys: Keys) -> Session:
         place.fail("expected a list of at least one event", keys.events)
     label = value.get(keys.label) if keys.label else None
     return Session(
-        name if keys.id not in value else _name(place, keys.id, value[keys.id]),
+        _name(place, keys.id, value.get(keys.id, name)),
         None if label is None else _name(place, keys.label, label),
         _events(found, place, keys),
+        value.keys(),
+        {key for event in found if isinstance(event, dict) for key in event},
     )
 
 
@@ -261,9 +297,9 @@ def _events(found: Sequence[Any], place: Place, keys: Keys) -> list[Event]:
     before = math.nan
     for at, value in enumerate(found):
         given = value if isinstance(value, dict) else {keys.event: value}
-        event: dict[str, Any] = {"event": _name(place, keys.event, given.get(keys.event))}
+        event: dict[str, Any] = {"event": _kept(place, keys.event, given.get(keys.event))}
         if keys.type in given:
-            event["type"] = _name(place, keys.type, given[keys.type])
+            event["type"] = _kept(place, keys.type, given[keys.type])
         if keys.time in given:
             now = _time(place, keys.time, given[keys.time])
             if now < before:
@@ -280,26 +316,40 @@ def _name(place: Place, key: str, value: Any) -> str:
     """Return a name as text; numbers count as they are written."""
     if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
         place.fail(f"found {_kind(value)}, expected a name or a whole number", key)
-    return str(value)
+    return sound(place, key, str(value))
+
+
+def _kept(place: Place, key: str, value: Any) -> str:
+    """Return a name that a run writes down, and that hence must be no text."""
+    name = _name(place, key, value)
+    if textual(name):
+        place.fail(f"found {shown(name)}, expected a name; say in dataset.texts what is text", key)
+    return name
 
 
 def _time(place: Place, key: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         place.fail(f"found {_kind(value)}, expected seconds as a finite number", key)
-    return float(value)
+    try:
+        seconds = float(value)
+    except OverflowError:
+        seconds = math.inf
+    if not math.isfinite(seconds):
+        place.fail("found a number that is not finite, or too large, expected seconds", key)
+    return seconds
 
 
 def _text(place: Place, key: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         place.fail(f"found {_kind(value)}, expected text or a number", key)
-    return str(value)
+    return sound(place, key, str(value))
 
 
 def _kind(value: Any) -> str:
     return "nothing" if value in (None, "") else f"a value of type {type(value).__name__}"
 
 
-def chosen(labels: Sequence[str | None], known: Sequence[str], file: Path) -> list[int]:
+def chosen(labels: Sequence[str | None], known: Sequence[str], store: Sessions) -> list[int]:
     """Return the index of each session's label; none at all where no session has one.
 
     Raises `UserError` for one that isn't known, or where some have none.
@@ -307,8 +357,10 @@ def chosen(labels: Sequence[str | None], known: Sequence[str], file: Path) -> li
     if not known:
         return []
     index: Mapping[str | None, int] = {label: at for at, label in enumerate(known)}
-    for label in dict.fromkeys(labels):
+    for at, label in enumerate(labels):
         if label not in index:
-            what = "a session has no label" if label is None else f"found the label {shown(label)}"
-            raise UserError(f"{file}: {what}, expected one of {', '.join(map(shown, known))}")
+            what = "nothing" if label is None else shown(label)
+            expected = ", ".join(map(shown, known))
+            place, _ = store.source.place(at)
+            place.fail(f"found {what}, expected one of {expected}", store.keys.label)
     return [index[label] for label in labels]

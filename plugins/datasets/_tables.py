@@ -251,11 +251,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _cell(place: Place, column: str, value: Any, texts: set[str], *, strict: bool = True) -> str:
     """Return a value as the text it stands for; `strict` looks inside texts, too."""
     if isinstance(value, str):
-        if strict and "\0" in value:
-            place.fail("found a NUL character; remove it", column)
-        if strict and any("\ud800" <= sign <= "\udfff" for sign in value):
-            place.fail("found half of a surrogate pair, which is no text; remove it", column)
-        return value
+        return sound(place, column, value) if strict else value
     if column in texts or not isinstance(value, (bool, int, float)):
         kind = "null" if value is None else f"a value of type {type(value).__name__}"
         expected = "text" if column in texts else "text or a number"
@@ -265,6 +261,15 @@ def _cell(place: Place, column: str, value: Any, texts: set[str], *, strict: boo
     if not math.isfinite(value):
         place.fail(f"found {value}, expected text or a finite number", column)
     return str(value)
+
+
+def sound(place: Place, column: str, text: str) -> str:
+    """Return a text; `UserError` for one that no file can hold as UTF-8 text."""
+    if "\0" in text:
+        place.fail("found a NUL character; remove it", column)
+    if any("\ud800" <= sign <= "\udfff" for sign in text):
+        place.fail("found half of a surrogate pair, which is no text; remove it", column)
+    return text
 
 
 def _parquet(file: Path, wanted: list[str], must: set[str], texts: set[str]) -> Iterator[Row]:

@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from framework.errors import UserError, listing
 from framework.protocols import Info, Record, option
 from plugins import _cache
-from plugins.datasets._labelled import names, ordered
+from plugins.datasets._labelled import names, plausible
 from plugins.datasets._records import SPLITS, Corpus, cut, located
-from plugins.datasets._sessions import KINDS, Index, Keys, chosen, indexed
+from plugins.datasets._sessions import KINDS, Index, Keys, chosen, indexed, streamed
 from plugins.datasets._sessions import Sessions as Store
 from plugins.datasets._splits import shares
 from plugins.datasets._tables import existing, shown
 
-_SEEN = ("no", "yes")
+_SEEN = ("no", "train", "val")
+_LISTED = 10
 _log = logging.getLogger("framework")
 
 
@@ -33,8 +34,9 @@ class Sessions:
     A session is an object with `events`, a list of names, or of objects with a name and, if they
     have them, a type, a time in seconds and texts. A file holds one a line, a folder one a file
     (`.json`, each also `.gz`). Sessions are looked through once and then read when they are used.
-    Those of another split that have the very events of one in train are counted, and their
-    metadata says `yes` under `seen`.
+    Those that have the events of one in train, or of the test's one in val, are counted, and
+    their metadata says `train` or `val` under `seen`, and that of others `no`. Events are the same
+    by names, types and texts, in their order; times don't count.
     """
 
     root: Path | None = option(None, help="folder of the files with plain names")
@@ -75,13 +77,16 @@ class Sessions:
         """Read and split; `UserError` names file and row of what is wrong."""
         files, cache = self._files(), _cache.folder(self.cache, "tables")
         found = {split: indexed(f, split, self._keys(), cache) for split, f in files.items()}
-        _unique({split: index for split, (_, index) in found.items()}, files)
-        known = self.labels or ordered(filter(None, found["train"][1].labels))
-        codes = {s: chosen(found[s][1].labels, known, files[s]) for s in files}
+        _unique(found)
+        index, first = found["train"][1], files["train"]
+        self._spelt(index, first)
+        labels = [label for label in index.labels if label is not None]
+        known = self.labels or plausible(labels, len(labels), first, self.label)
+        codes = {s: chosen(found[s][1].labels, known, found[s][0]) for s in files}
         if self.train_on and self.train_on not in known:
             raise UserError(
                 f"{files['train']}: dataset.train_on is {self.train_on!r},"
-                f" expected one of {listing(known) or 'its labels, and there are none'}"
+                f" expected one of its labels; there is {listing(known)}"
             )
         parts = {
             split: _Part(*found[home], np.asarray(codes[home], np.int64), rows)
@@ -89,19 +94,36 @@ class Sessions:
         }
         dropped = self._dropped(parts, known)
         parts["train"] = attrs.evolve(parts["train"], rows=parts["train"].rows[~dropped])
-        return _corpus(parts, known, int(dropped.sum()))
+        trained = {"train_on": self.train_on} if self.train_on else {}
+        return _corpus(parts, known, left_out=int(dropped.sum()), **trained)
 
     def read(self, file: Path, info: Info) -> Iterator[Record]:  # noqa: ARG002 - not needed here
         """Stream the sessions of another file or folder, in their order."""
-        store, index = indexed(_there(file), "session", self._keys(), None)
-        for at in range(len(index.ids)):
-            session = store.read(at)
+        for session in streamed(_there(file), "session", self._keys()):
             yield {"id": session.id, "events": session.events}
 
     def _keys(self) -> Keys:
         return Keys(
             self.events, self.id, self.label, self.event, self.type, self.time, (*self.texts,)
         )
+
+    def _spelt(self, index: Index, file: Path) -> None:
+        """Raise `UserError` for a key that was set and that is nowhere in train's file."""
+        usual = {field.name: field.default for field in attrs.fields(type(self))}
+        # names alone have no keys that could be misspelt
+        of_events = ["type", "time", "texts"] if index.event_keys else []
+        for option_, there in (
+            *((name, index.keys) for name in ("id", "label")),
+            *((name, index.event_keys) for name in of_events),
+        ):
+            value = getattr(self, option_)
+            for key in value if isinstance(value, list) else [value]:
+                if key and key != usual[option_] and key not in there:
+                    some = ", ".join(map(shown, sorted(there)[:_LISTED]))
+                    raise UserError(
+                        f"{file}: dataset.{option_} is {key!r}, and nothing has that key;"
+                        f" there is {some}"
+                    )
 
     def _files(self) -> dict[str, Path]:
         return {
@@ -164,8 +186,9 @@ class Records(Sequence[Record]):
     store: Store = attrs.field(repr=False)
     rows: NDArray[np.int64] = attrs.field(repr=False)
     sizes: NDArray[np.int64] = attrs.field(repr=False)
-    """About how many tokens each has (`plugins._sessions.size`)."""
-    seen: NDArray[np.bool_] = attrs.field(repr=False)
+    """How many tokens each has, at least and at most (`plugins._sessions.sizes`)."""
+    seen: NDArray[np.int8] = attrs.field(repr=False)
+    """In which split the same events stand already."""
     labels: Sequence[str] = ()
 
     def __len__(self) -> int:
@@ -188,26 +211,29 @@ class Records(Sequence[Record]):
         return record | {"meta": {"seen": _SEEN[int(self.seen[at])]}}
 
 
-def _corpus(parts: Mapping[str, _Part], known: Sequence[str], dropped: int) -> Corpus:
-    """Assemble the splits, and say what of them is in train already."""
-    trained = {*parts["train"].digests}
+def _corpus(parts: Mapping[str, _Part], known: Sequence[str], **about: Any) -> Corpus:
+    """Assemble the splits, and say what of them stands in one that training looks at."""
     records, repeated = {}, {}
     for split, part in parts.items():
-        seen = np.fromiter((d in trained for d in part.digests), bool, len(part.rows))
+        seen = np.zeros(len(part.rows), np.int8)
+        # train comes last: what is in both is train's
+        for other in ("val", "train") if split == "test" else ("train",):
+            there = {*parts[other].digests} if other in parts else set()
+            seen[[digest in there for digest in part.digests]] = _SEEN.index(other)
         sizes = np.asarray(part.index.sizes, np.int64)[part.rows]
         records[split] = Records(part.store, part.rows, sizes, seen, known)
         if split != "train":
-            repeated[split] = int(seen.sum())
-            _log.info(
-                "%s: %s of %s sessions occur in train, too", split, repeated[split], len(part.rows)
-            )
+            others = _SEEN[1:] if split == "test" else _SEEN[1:2]
+            repeated[split] = {o: int((seen == _SEEN.index(o)).sum()) for o in others}
+            told = ", others in ".join(f"{o}: {count}" for o, count in repeated[split].items())
+            _log.info("%s: of %s sessions also occur in %s", split, len(seen), told)
     train = parts["train"]
     counts = Counter(train.codes[train.rows].tolist()) if known else {}
     info = {
         "counts": {split: len(part.rows) for split, part in parts.items()},
         "repeated": repeated,
-        "left_out": dropped,
         "meta": {"seen": [*_SEEN]},
+        **about,
     }
     if known:
         info |= {"labels": [*known], "class_counts": [counts[at] for at in range(len(known))]}
@@ -216,17 +242,18 @@ def _corpus(parts: Mapping[str, _Part], known: Sequence[str], dropped: int) -> C
     return Corpus(info, tuple(map(Path, hashes)), manifest, records, hashes)
 
 
-def _unique(found: Mapping[str, Index], files: Mapping[str, Path]) -> None:
+def _unique(found: Mapping[str, tuple[Store, Index]]) -> None:
     """Refuse an id that stands twice."""
-    seen: dict[str, str] = {}
-    for split, index in found.items():
-        for name in index.ids:
+    seen: dict[str, tuple[str, int]] = {}
+    for split, (store, index) in found.items():
+        for at, name in enumerate(index.ids):
             if name in seen:
-                raise UserError(
-                    f"{files[split]}: the id {shown(name)} stands twice (first in"
-                    f" {files[seen[name]]}); change one"
-                )
-            seen[name] = split
+                home, there = seen[name]
+                before, _ = found[home][0].source.place(there)
+                here = f"row {before.row} of {before.file.name}"
+                place, _ = store.source.place(at)
+                place.fail(f"{shown(name)} is the id of {here} already; change one", store.keys.id)
+            seen[name] = split, at
 
 
 def _there(path: Path) -> Path:

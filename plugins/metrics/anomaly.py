@@ -9,8 +9,9 @@ import attrs
 import torch
 from torch import Tensor
 
-from framework.errors import UserError, listing
+from framework.errors import UserError
 from framework.protocols import Batch, Info, Outputs, option
+from plugins._sessions import abnormal
 from plugins._surprise import surprise
 
 
@@ -23,19 +24,16 @@ class Anomaly:
     validation split and applies it to the test split. NaN where only one kind of items is there.
     """
 
-    positive: str = option("", help="label of what is abnormal; empty: the last one")
+    positive: str = option(
+        "", help="label of what is abnormal; empty: the one not trained on, or 1 of 0 and 1"
+    )
 
     def build(self, info: Info) -> LiveAnomaly:
         """Build it; `UserError` where there is no such label, or no other."""
-        labels = [*info.get("labels", ())]
-        positive = self.positive or (labels or [""])[-1]
-        two = 2
-        if positive not in labels or len(labels) < two:
-            raise UserError(
-                f"metric 'anomaly': items are labelled {listing(labels)}; it needs"
-                f" {self.positive or 'an abnormal one'!r} and another"
-            )
-        return LiveAnomaly(labels.index(positive))
+        try:
+            return LiveAnomaly(abnormal(info, self.positive))
+        except UserError as error:
+            raise UserError(f"metric 'anomaly': {error}") from None
 
 
 @attrs.define(eq=False)

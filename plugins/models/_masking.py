@@ -36,6 +36,8 @@ class Masking:
     """Tokens of the vocabulary."""
     share: float
     """Of tokens that training chooses."""
+    scored: Sequence[int] = ()
+    """Special ones that evaluation predicts all the same."""
     others: Ids = attrs.field(init=False, repr=False, eq=False)
     """All ids but the special ones."""
 
@@ -69,7 +71,8 @@ class Masking:
     def turns(self, ids_N: Ids, count: int) -> Ids:
         """Return in which of `count` passes each token is masked in evaluation; -1: in none.
 
-        Each but the special ones is in exactly one, and neighbours are in different ones.
+        Each but the special ones that aren't scored is in exactly one, and neighbours are in
+        different ones.
         """
-        open_N = self.open(ids_N)
+        open_N = self.open(ids_N) | np.isin(ids_N, self.scored)
         return np.where(open_N, (np.cumsum(open_N) - 1) % count, -1).astype(np.int32)

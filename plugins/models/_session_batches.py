@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from framework.protocols import Batch, Features, Outputs, Record, Row
 from plugins._language import IGNORED
-from plugins._sessions import size
+from plugins._sessions import sizes
 from plugins._surprise import surprise
 from plugins.models._masking import Masking
 from plugins.models._session_tokens import SessionTokenizer, Tokens
@@ -39,6 +39,8 @@ class Encoded(Sequence[Features]):
     room: int
     """Tokens of a session that fit between the special ones."""
     lengths: NDArray[np.int64] = attrs.field(repr=False)
+    cut: list[str] = attrs.field(factory=list, repr=False)
+    """The first session that has an event of more tokens; it was told."""
 
     def __len__(self) -> int:
         """Count the sessions."""
@@ -54,9 +56,23 @@ class Encoded(Sequence[Features]):
             return [self[index] for index in range(*at.indices(len(self)))]
         index = range(len(self))[at]
         record = self.records[index]
-        tokens = self.tokenizer.encode(record["events"], self.room)
+        tokens = self._tokens(record)
         made = {"id": record["id"], "length": int(self.lengths[index]), **tokens._asdict()}
         return made | {name: record[name] for name in _KEPT if name in record}
+
+    def _tokens(self, record: Record) -> Tokens:
+        """Tokenise; once it is said that an event doesn't fit."""
+        tokens = self.tokenizer.encode(record["events"], self.room + 1)
+        if np.diff(tokens.starts_E).max() <= self.room:
+            return tokens
+        if not self.cut:
+            self.cut.append(record["id"])
+            _log.warning(
+                "an event alone has more tokens than model.max_length = %s holds: the end of its"
+                " text is never read, and the same goes for others like it",
+                self.room + 2,
+            )
+        return self.tokenizer.encode(record["events"], self.room)
 
 
 @attrs.frozen
@@ -79,18 +95,19 @@ class SessionBatches:
     labels: Sequence[str] = ()
 
     def encode(self, records: Sequence[Record]) -> Encoded:
-        """Return features that are made on access; lengths are `plugins._sessions.size`."""
-        sizes = getattr(records, "sizes", None)
-        if sizes is None:
-            sizes = [size(record["events"]) for record in records]
-        lengths = np.asarray(sizes, np.int64) + _AROUND
-        if hasattr(records, "sizes") and (long := int((lengths > self.max_length).sum())):
+        """Return features that are made on access; lengths are the most that there can be."""
+        known = getattr(records, "sizes", None)
+        if known is None:
+            known = [sizes(record["events"]) for record in records]
+        bounds = np.asarray(known, np.int64).reshape(-1, 2) + _AROUND
+        least, most = bounds[:, 0], bounds[:, 1]
+        if hasattr(records, "sizes") and (long := int((least > self.max_length).sum())):
             _log.warning(
-                "%s of %s sessions have more than model.max_length = %s tokens: training reads"
+                "%s%s of %s sessions have more than model.max_length = %s tokens: training reads"
                 " chunks of them, evaluation the beginning",
-                *(long, len(lengths), self.max_length),
+                *("at least " if (least < most).any() else "", long, len(least), self.max_length),
             )
-        lengths = np.minimum(lengths, self.max_length)
+        lengths = np.minimum(most, self.max_length)
         return Encoded(records, self.tokenizer, self.max_length - 2, lengths)
 
     def augment(self, features: Features, rng: np.random.Generator) -> Features:
@@ -117,7 +134,10 @@ class SessionBatches:
             return tokens
         first = 0
         if rng is not None:
-            first = int(rng.integers(np.searchsorted(starts_E, count - room) + 1))
+            # an event that fills the room has none for the end behind it, which alone says nothing
+            last = len(starts_E) - 1 - int(tokens.ids_N[-1] == self.tokenizer.end)
+            enough = int(np.searchsorted(starts_E, count - room))
+            first = int(rng.integers(min(enough, last) + 1))
         ends_E = np.append(starts_E[1:], count)
         at_E = np.arange(len(starts_E))
         return _picked(tokens, (at_E >= first) & (ends_E <= starts_E[first] + room))

@@ -118,6 +118,8 @@ class SessionTokenizer:
         texts = [event["text"] for event in events if event.get("text")]
         if not texts:
             return []
+        # what reads like [MASK] is text; this isn't saved nor pickled with the tokenizer
+        self.text.encode_special_tokens = True
         return [e.ids for e in self.text.encode_batch_fast(texts, add_special_tokens=False)]
 
     def save(self, folder: Path) -> None:
@@ -132,7 +134,7 @@ def _bucket(seconds: float) -> int:
     """Return which kind a gap is of: 0 is none, then each twice as long as the one before."""
     if seconds <= 0:
         return 0
-    return 1 + min(max(math.floor(math.log2(seconds)), _SHORTEST), _LONGEST) - _SHORTEST
+    return 1 + math.floor(min(max(math.log2(seconds), _SHORTEST), _LONGEST)) - _SHORTEST
 
 
 def trained(records: Iterable[Record], size: int) -> SessionTokenizer:

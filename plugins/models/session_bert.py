@@ -27,7 +27,8 @@ class SessionBert:
     before, and its text in WordPieces, whichever of these it has; a last token says that the
     session is over. What there is of each is learned from the training split, and is saved with
     the model. Evaluation hides every token once, in a few passes, so that the loss of a session
-    is a number of its own.
+    is a number of its own; a word of which the vocabulary has no part is a target there, too, which
+    training never has: it is surprising, as is an event of unknown name.
     """
 
     max_length: int = option(
@@ -76,7 +77,9 @@ class SessionBert:
         else:
             tokenizer = _session_tokens.loaded(assets)
         special = tokenizer.special
-        masking = Masking(tuple(special), special.mask, tokenizer.size, self.mask)
+        masking = Masking(
+            tuple(special), special.mask, tokenizer.size, self.mask, scored=(special.unknown,)
+        )
         labels = tuple(info.get("labels", ()))
         batches = SessionBatches(
             tokenizer, masking, self.max_length, self.keep, self.unfinished, self.passes, labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -13,11 +14,11 @@ from torch.nn.functional import cross_entropy
 
 from framework.errors import UserError
 from plugins._surprise import surprise
-from plugins.commands._detection import Counts, reached, threshold
+from plugins.commands._detection import Counts, Orders, reached, threshold
 from plugins.metrics.anomaly import Anomaly
 from plugins.metrics.token_accuracy import TokenAccuracy
 
-INFO = {"labels": ["normal", "abnormal"]}
+INFO = {"labels": ["normal", "anomaly"], "train_on": "normal"}
 
 
 def outputs() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -69,8 +70,30 @@ def test_without_two_kinds_of_items_there_is_no_area() -> None:
     metric.update(found, {**batch, "item_labels": torch.zeros(40, dtype=torch.int64)})
     assert all(math.isnan(value) for value in metric.compute().values())
     for options, info in ((Anomaly(), {}), (Anomaly(positive="odd"), INFO)):
-        with pytest.raises(UserError, match="metric 'anomaly': items are labelled"):
+        with pytest.raises(UserError, match="metric 'anomaly': sessions are labelled"):
             options.build(info)
+
+
+@pytest.mark.parametrize(
+    ("labels", "given", "expected"),
+    [
+        (["anomaly", "normal"], {"train_on": "normal"}, 0),
+        (["0", "1"], {"train_on": "1"}, 0),
+        (["0", "1"], {}, 1),
+    ],
+)
+def test_abnormal_is_what_was_not_trained_on(
+    labels: list[str], given: dict[str, str], expected: int
+) -> None:
+    """Or of 0 and 1 the 1; it fails where the label that is sorted last is taken for abnormal."""
+    assert Anomaly().build({"labels": labels, **given}).positive == expected
+
+
+@pytest.mark.parametrize("labels", [["anomaly", "normal"], ["0", "1", "2"], ["0"]])
+def test_which_is_abnormal_is_never_guessed(labels: list[str]) -> None:
+    """Of labels that don't say it, an option must; one label alone is none to tell from."""
+    with pytest.raises(UserError, match="abnormal as positive, and another"):
+        Anomaly().build({"labels": labels})
 
 
 def test_token_accuracy_counts_targets_alone() -> None:
@@ -126,3 +149,29 @@ def test_counts_are_compared_with_the_nearest_known() -> None:
     counts = Counts([session("a", "b"), session("b", "a"), session("a", "a", "c")])
     asked = [session("b", "a"), session("a"), session("a", "c"), session("x", "y", "a", "b")]
     assert counts.score(asked).tolist() == [0.0, 1.0, 1.0, 2.0]
+
+
+def test_counts_take_no_room_for_what_is_not_there() -> None:
+    """Distances are those of whole vectors, in memory that grows with the sessions alone."""
+    draw = np.random.default_rng(0)
+    sessions = draw.integers(0, 5000, (300, 12))
+    records = [{"events": [{"event": str(name)} for name in row]} for row in sessions]
+    tracemalloc.start()
+    counts = Counts(records[:290])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 290 * len(np.unique(sessions[:290])) * 8 / 2
+    vectors = np.stack([np.bincount(row, minlength=5000) for row in sessions])
+    for row, found in zip(vectors[290:], counts.score(records[290:]), strict=True):
+        assert found == np.abs(vectors[:290] - row).sum(1).min()
+
+
+def test_orders_are_of_names_alone() -> None:
+    """Times, types and texts of an order that training has make no other."""
+    train = [{"events": [{"event": "a", "gap": 0.0}, {"event": "b", "gap": 5.0, "text": "x"}]}]
+    asked = [
+        {"events": [{"event": "a"}, {"event": "b", "gap": 5.001, "type": "t"}]},
+        {"events": [{"event": "b"}, {"event": "a"}]},
+        {"events": [{"event": "a"}]},
+    ]
+    assert Orders(train).score(asked).tolist() == [0.0, 1.0, 1.0]

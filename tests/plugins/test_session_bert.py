@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -214,6 +215,21 @@ def test_what_training_did_not_have_is_unknown() -> None:
     assert tokens.types_N.tolist() == [0] * len(tokens.ids_N)
     batch = live.processor.collate([*live.processor.encode([{"id": "x", "events": [odd]}])])
     assert live.module(**batch)["logits"].isfinite().all()
+    # and evaluation asks for them, as for all others
+    assert batch["labels"][0, 1:-1].tolist() == [*tokens.ids_N[:5], tokenizer.end]
+
+
+def test_texts_are_texts_whatever_they_say(tmp_path: Path) -> None:
+    """What reads like a special token is words; also with a vocabulary that was saved."""
+    events = [{"event": "e1", "text": "[MASK] amber [PAD][CLS]"}, {"event": "e2", "text": "[SEP]"}]
+    live = built([*RECORDS, {"id": "said", "events": events, "label": 0}])
+    tokenizer = live.processor.tokenizer
+    tokenizer.save(tmp_path)
+    for one in (tokenizer, _session_tokens.loaded(tmp_path), copy.deepcopy(tokenizer)):
+        ids_N = one.encode(events, 100).ids_N
+        assert not np.isin(ids_N, [*tokenizer.special]).any()
+        # in brackets, with what is between them
+        assert (ids_N < one.boundary).sum() >= 13
 
 
 def test_gaps_are_told_apart_by_powers_of_two() -> None:
@@ -367,7 +383,7 @@ class Counting(Sequence[Any]):
     def __init__(self, count: int) -> None:
         """Start unread."""
         self.count, self.reads = count, 0
-        self.sizes = np.full(count, 18)
+        self.sizes = np.full((count, 2), 18)
 
     def __len__(self) -> int:
         """Count the sessions."""
@@ -425,6 +441,41 @@ def test_sessions_that_are_cut_are_told(caplog: pytest.LogCaptureFixture) -> Non
         built(max_length=40).processor.encode(Counting(12))
     (said,) = caplog.messages
     assert said.startswith("12 of 12 sessions have more than model.max_length = 16 tokens")
+
+
+def test_an_event_without_end_is_read_as_far_as_it_goes(caplog: pytest.LogCaptureFixture) -> None:
+    """One of more tokens than fit is read from its name on, each time, and that is said once.
+
+    It fails where a chunk may begin behind it: half of the draws are then the end alone.
+    """
+    live = built([*RECORDS, {"id": "w", "events": [{"event": "e1", "text": "qwertz"}]}])
+    processor = live.processor
+    long = [{"id": n, "events": [{"event": "e1", "text": "qwertz " * 40}]} for n in range(2)]
+    with caplog.at_level("WARNING", logger="framework"):
+        features, _ = processor.encode(long)
+    assert [m.split(" holds")[0] for m in caplog.messages] == [
+        "an event alone has more tokens than model.max_length = 32"
+    ]
+    for seed in range(20):
+        item = processor.augment(features, np.random.default_rng(seed))
+        assert item["starts_E"].tolist() == [0]
+        assert len(item["ids_N"]) == 30
+
+
+def test_lengths_are_no_less_than_tokens() -> None:
+    """A budget of tokens holds whatever texts are: words of many parts, accents, hangul, signs.
+
+    It fails where a text's length is its count of words.
+    """
+    texts = ("internationalisation of qwertz", "naïve İstanbul ǅ", "각각 漢字", "a-b/c[d]!?", " ")
+    records = [{"id": t, "events": [{"event": "e1", "text": t}, {"event": "e2"}]} for t in texts]
+    live = built([*RECORDS, *records], vocabulary=8, max_length=200)
+    found = [*live.processor.encode(records)]
+    for item in found:
+        assert len(item["ids_N"]) + 2 <= item["length"]
+    assert len(found[0]["ids_N"]) > 12
+    plain = built(PLAIN).processor.encode(PLAIN)
+    assert [len(item["ids_N"]) + 2 for item in plain] == plain.lengths.tolist()
 
 
 def test_events_are_left_out_by_chance() -> None:

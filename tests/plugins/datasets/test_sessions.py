@@ -75,14 +75,19 @@ def test_the_order_of_a_file_does_not_decide(make: Make, tmp_path: Path) -> None
 
 
 def test_sessions_that_stand_twice_are_counted_and_dropped(make: Make, tmp_path: Path) -> None:
-    """The same events in the same order are the same, whatever id, label and time of day."""
+    """The same events in the same order are the same, whatever id, label and times.
+
+    Of the test's those are counted, too, that stand in val alone: it chose what is tested.
+    """
     there = [{"event": "a", "time": 1.0}, {"event": "b", "time": 1.2}]
     later = [{"event": "a", "time": 900000.1}, {"event": "b", "time": 900000.3}]
     slower = [{"event": "a", "time": 1.0}, {"event": "b", "time": 9.0}]
     train = [*visits(40), {"session": "x", "events": there, "label": 0}]
     test = [
         {"session": "y", "events": later, "label": 1},
-        {"session": "z", "events": slower, "label": 0},
+        {"session": "z", "events": [*slower, "c"], "label": 0},
+        {"session": "w", "events": slower, "label": 0},
+        {**visits(1, begin=202)[0], "session": "validated"},
         {**visits(1)[0], "session": "again"},
         *visits(3, begin=100),
     ]
@@ -91,10 +96,12 @@ def test_sessions_that_stand_twice_are_counted_and_dropped(make: Make, tmp_path:
     written(tmp_path / "test.jsonl", test)
     files = {"val": "val.jsonl", "test": "test.jsonl"}
     kept, without = make(**files).build(0), make(**files, repeated=False).build(0)
-    assert kept.info["repeated"] == {"val": 0, "test": 2}
+    assert kept.info["repeated"] == {"val": {"train": 0}, "test": {"train": 3, "val": 1}}
     seen = {record["id"]: record["meta"]["seen"] for record in kept["test"]}
-    assert [name for name, said in seen.items() if said == "yes"] == ["y", "again"]
-    assert (without.info["repeated"], without.info["left_out"]) == ({"val": 0, "test": 0}, 2)
+    assert [name for name, said in seen.items() if said == "train"] == ["y", "w", "again"]
+    assert [name for name, said in seen.items() if said == "val"] == ["validated"]
+    assert without.info["repeated"] == {"val": {"train": 0}, "test": {"train": 0, "val": 1}}
+    assert without.info["left_out"] == 2
     assert set(ids(kept["train"])) - set(ids(without["train"])) == {"x", "s0"}
     assert ids(without["test"]) == ids(kept["test"])
 
@@ -106,7 +113,9 @@ def test_it_trains_on_one_label(make: Make, tmp_path: Path) -> None:
     assert {record["label"] for record in splits["train"]} == {0}
     assert splits.info["class_counts"] == [126, 0]
     assert ids(splits["val"]) == ids(whole["val"])
-    with pytest.raises(UserError, match="train_on is 'x', expected one of '0', '1'"):
+    with pytest.raises(
+        UserError, match="train_on is 'x', expected one of its labels; there is '0', '1'"
+    ):
         make(train_on="x").build(0)
 
 
@@ -120,7 +129,8 @@ def test_labels_are_not_needed(make: Make, tmp_path: Path) -> None:
     assert first.keys() == {"id", "events", "meta"}
     assert first["id"].startswith("train:")
     written(tmp_path / "half.jsonl", [*bare, {"events": ["z"], "label": 1}])
-    with pytest.raises(UserError, match=r"half.jsonl: a session has no label, expected one of '1'"):
+    told = r"half.jsonl: row 1, column 'label': found nothing, expected one of '1'"
+    with pytest.raises(UserError, match=told):
         make(train="half.jsonl").build(0)
 
 
@@ -144,13 +154,13 @@ def test_a_folder_is_read_file_by_file(make: Make, tmp_path: Path) -> None:
     """
     folder = tmp_path / "many"
     folder.mkdir()
-    payload = ["event-" + "x" * 2000] * 4
+    payload = [{"event": "e", "text": "x" * 2000}] * 4
     for number in range(3000):
         (folder / f"{number:05}.json").write_text(json.dumps({"events": [number, *payload]}))
     (folder / "notes.txt").write_text("no session")
     size = sum(file.stat().st_size for file in folder.iterdir())
     tracemalloc.start()
-    splits = make(train="many").build(0)
+    splits = make(train="many", texts=["text"]).build(0)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < size / 2
@@ -197,7 +207,18 @@ def test_events_have_what_they_have(make: Make, tmp_path: Path) -> None:
             '{"session": "b", "events": [{"event": 1, "time": 2}, {"event": 1, "time": 1}]}',
             "row 2, column 'time': event 2 is before the one that it follows",
         ),
-        ('{"session": "a", "events": [1]}', "the id 'a' stands twice"),
+        (
+            '{"session": "a", "events": [1]}',
+            "row 2, column 'session': 'a' is the id of row 1 of train.jsonl already",
+        ),
+        (
+            f'{{"session": "b", "events": [{{"event": 1, "time": {10**400}}}]}}',
+            "row 2, column 'time",
+        ),
+        ('{"session": "b", "events": ["\\ud800"]}', "row 2, column 'event': found half of a"),
+        ('{"session": "\\ud800", "events": [1]}', "row 2, column 'session': found half of a"),
+        ('{"session": "b", "events": ["she said that she feels sad"]}', "found a text of 27 char"),
+        ('{"session": "b", "events": [{"event": 1, "type": "%s"}]}' % ("x" * 41), "a text of 41 c"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_row(
@@ -210,6 +231,38 @@ def test_what_is_wrong_is_told_with_its_row(
         make().build(0)
     assert str(caught.value).startswith(str(file))
     assert words in str(caught.value)
+    assert "sad" not in str(caught.value)
+
+
+def test_texts_are_no_labels(make: Make, tmp_path: Path) -> None:
+    """Labels are written into a run: texts, of train or another split, are refused unquoted."""
+    told = [{**s, "label": f"the patient {s['label']} said this"} for s in visits(30)]
+    written(tmp_path / "told.jsonl", told)
+    written(tmp_path / "train.jsonl", visits(30))
+    written(tmp_path / "test.jsonl", [{**told[0], "session": "x"}])
+    with pytest.raises(UserError, match=r"holds 2 different values in 30 rows, or texts: name the"):
+        make(train="told.jsonl").build(0)
+    with pytest.raises(UserError, match=r"test.jsonl: row 1, column 'label': found a text of 23"):
+        make(test="test.jsonl").build(0)
+
+
+def test_a_misspelt_key_is_told(make: Make, tmp_path: Path) -> None:
+    """A key that was set and that nothing has is an error with those there are.
+
+    It fails where sessions are then read without labels, types, times or texts, and no word of it.
+    """
+    event = {"event": "a", "type": "t", "time": 1, "text": "what was said is never told here"}
+    written(tmp_path / "train.jsonl", [{**s, "events": [event, s["session"]]} for s in visits(9)])
+    assert len(make(texts=["text"]).build(0)["train"]) > 0
+    for option, there in (("label", "'events', 'label', 'session'"), ("id", "'events', 'label'")):
+        with pytest.raises(UserError, match=f"dataset.{option} is 'odd', and .* is {there}"):
+            make(**{option: "odd"}).build(0)
+    for given in ({"type": "odd"}, {"time": "odd"}, {"texts": ["text", "odd"]}):
+        with pytest.raises(UserError, match=r"is 'odd', .* 'event', 'text', 'time', 'type'$"):
+            make(**given).build(0)
+    # what is usual and absent is simply not there, and of names alone nothing is asked
+    written(tmp_path / "names.jsonl", [{"events": [1, n]} for n in range(9)])
+    assert "labels" not in make(train="names.jsonl", texts=["text"]).build(0).info
 
 
 def test_what_is_not_there_is_told_at_once(make: Make, tmp_path: Path) -> None:
@@ -237,3 +290,10 @@ def test_other_files_are_read_for_prediction(make: Make, tmp_path: Path) -> None
         {"id": "session:1", "events": [{"event": "1"}, {"event": "2"}]},
         {"id": "b", "events": [{"event": "3"}]},
     ]
+    written(tmp_path / "large.jsonl.gz", [{"events": ["e" * 40] * 50}] * 2000)
+    tracemalloc.start()
+    count = sum(1 for _ in make().read(tmp_path / "large.jsonl.gz", {}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # one by one: unpacked it is 4 MB
+    assert (count, peak < 10**6) == (2000, True)
