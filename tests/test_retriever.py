@@ -16,6 +16,7 @@ from support import ROOT, install, only_run, points, table
 from framework import checkpoint
 from framework.__main__ import main
 from plugins import _index
+from plugins.datasets.triples import Triples
 
 FILE = ROOT / "experiments" / "gaussian_retriever.toml"
 SAMPLE = ROOT / "data" / "triples"
@@ -182,8 +183,9 @@ def test_the_index_holds_no_text(run: Path) -> None:
         ([" "], "a question is empty"),
         (["--top", "0"], "--top is 0; it must be at least 1"),
         (["--index", "none"], "none: there is no index; a run with the callback 'index' writes it"),
-        (["--corpus", "none"], "--corpus none: can't be read (No such file or directory)"),
-        (["--corpus", __file__], "expected JSON objects with _id and text, one a line"),
+        (["--corpus", "none.jsonl"], "none.jsonl: no such file"),
+        (["--corpus", __file__], "unknown kind of file"),
+        (["--corpus", str(SAMPLE / "beir" / "qrels" / "test.tsv")], "row 2: missing column 'text'"),
     ],
 )
 def test_what_search_cannot_use_is_told(
@@ -238,7 +240,7 @@ def test_prepared_triples_are_split_by_document(
     It fails where triples are made first and then dealt out.
     """
     texts = (SAMPLE / "corpus.jsonl").read_text(encoding="utf-8").splitlines()
-    bare = [json.dumps({**json.loads(text), "title": ""}) for text in texts]
+    bare = [json.dumps({**json.loads(text), "title": None}) for text in texts]
     corpus = str(tmp_path / "corpus.jsonl")
     Path(corpus).write_text("\n".join(bare), encoding="utf-8")
     for name, seed in (("one", "1"), ("again", "1"), ("other", "2")):
@@ -246,7 +248,7 @@ def test_prepared_triples_are_split_by_document(
         assert said(capsys, *words)[0] == 0
     one, again, other = (rows(tmp_path / name) for name in ("one", "again", "other"))
     assert one == again != other
-    assert [len(part) for part in one.values()] == [175, 37, 38]
+    assert sorted(len(part) for part in one.values()) == [37, 38, 175]
     names = {
         k: {r[key] for r in part for key in ("positive_id", "negative_id") if key in r}
         for k, part in one.items()
@@ -264,6 +266,36 @@ def test_prepared_triples_are_split_by_document(
     dataset = f"dataset={{ use = 'triples', root = '{tmp_path / 'one'}', {files} }}"
     words = tuple(word for text in (*SHORT[:-1], dataset) for word in ("--set", text))
     assert said(capsys, "validate", str(FILE), *words)[0] == 0
+
+
+def test_prepared_titles_are_of_one_split(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Documents of one title answer one query: they are of one split, and no negatives of it.
+
+    Beside their corpus, as BEIR has it for a test, they are documents of that.
+    """
+    made, corpus = tmp_path / "made", tmp_path / "corpus.jsonl"
+    documents = map(json.loads, (SAMPLE / "corpus.jsonl").read_text("utf-8").splitlines())
+    titles = {row["_id"]: row["title"] for row in documents}
+    # every document has a word of every query
+    every = " ".join(sorted({*titles.values()}))
+    texts = [{"_id": k, "title": title, "text": f"{k} {every}"} for k, title in titles.items()]
+    corpus.write_text("\n".join(map(json.dumps, texts)), encoding="utf-8")
+    assert said(capsys, "prepare", "triples", str(corpus), "--out", str(made))[0] == 0
+    asked = {split: {row["query"] for row in part} for split, part in rows(made).items()}
+    assert sum(map(len, asked.values())) == len({*titles.values()})
+    files: dict[str, Any] = {split: f"{split}.jsonl" for split in asked}
+    alone = Triples(root=made, **files).build(0)
+    files |= {"corpus": corpus, "queries": SAMPLE.resolve() / "beir" / "queries.jsonl"}
+    files |= {"test": SAMPLE.resolve() / "beir" / "qrels" / "test.tsv"}
+    beside = Triples(root=made, **files).build(0)
+    for splits in (alone, beside):
+        wrong = [(r["text"], name) for r in splits["train"] for name in r["wrong"]]
+        assert wrong
+        assert all(titles[name] != query for query, name in wrong)
+    assert all(titles[name] in asked["train"] for r in alone["train"] for name in r["wrong"])
+    assert beside.info["documents"]["test"] == len(titles)
 
 
 def test_prepare_reads_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -297,8 +329,9 @@ def test_prepare_reads_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("text", "words"),
     [
         ('{"_id": "a", "text": "one"}\n' * 2, "two documents have the same id"),
-        ('{"_id": "a"', "expected JSON objects with the texts _id and text"),
-        ('{"_id": "a", "text": 3}', "expected JSON objects with the texts _id and text"),
+        ('{"_id": "a"', "row 1: broken JSON"),
+        ('{"_id": ["a"], "text": "b"}', "row 1, column '_id': found a value of type list"),
+        ('{"_id": "a", "text": 3}', "row 1, column 'text': found a value of type int"),
         ('{"_id": "a", "text": "One. Two."}', "1 documents leave no triple for val"),
     ],
 )
