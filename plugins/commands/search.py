@@ -78,9 +78,10 @@ def found(
     """
     import torch
 
-    if _index.fingerprint(trained.model.module) != index.weights:
+    if _index.fingerprint(trained.model) != index.weights:
         raise UserError(
-            "the index was made by other weights than these; give the run that wrote it"
+            "the index was made by other weights, or with another pooling, max_length or"
+            " similarity, than these; give the run that wrote it"
         )
     processor = trained.model.processor
     records = [{"id": str(at), "text": text} for at, text in enumerate(questions)]
