@@ -6,13 +6,15 @@ Run it from the repository's root, with the folder of a corpus in BEIR's form:
 
 It ranks the whole corpus for every query of the test: by BM25; by the pretrained encoder as it is,
 mean-pooled, by cosine; and by the model that `experiments/gaussian_retriever.toml` trains, with the
-values over it that are given. RUN, of the same values, is taken instead of training one. Exits with
-1 unless the trained model's nDCG@10 is above both others'.
+values over it that are given. RUN, of the same values, is taken instead of training one; it is
+refused where its data was other. Exits with 1 unless the trained model's nDCG@10 is above both
+others', and on SciFact's test above what the project asks for there as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -31,6 +33,9 @@ from plugins.metrics._ranks import parsed
 
 FILE = "experiments/gaussian_retriever.toml"
 MEASURES = ("ndcg@10", "recall@10", "mrr@10")
+SCIFACT, ASKED = (5183, 300), 0.669
+"""Documents and queries of SciFact's test, and the nDCG@10 of a BM25 that the project's task names
+as the one to beat there. Which tokens and constants that one had, the task doesn't say."""
 
 
 def read(sets: Sequence[str]) -> Experiment:
@@ -54,6 +59,12 @@ def lexical(experiment: Experiment) -> dict[str, float]:
     return {name: sum(found) / len(found) for name, found in values.items()}
 
 
+def plain(sets: Sequence[str]) -> Experiment:
+    """Return the experiment of the encoder as it is; projected, it would rank by chance in part."""
+    own = ("model.similarity=cosine", "model.pooling=mean", "model.output_dim=0")
+    return read([*sets, *own])
+
+
 def untrained(experiment: Experiment) -> dict[str, float]:
     """Rank by the encoder as it was found."""
     splits = build.dataset(experiment)
@@ -65,6 +76,22 @@ def untrained(experiment: Experiment) -> dict[str, float]:
 def measured(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return the measures of a test."""
     return {name: metrics[f"retrieval/{name}"] for name in MEASURES}
+
+
+def bar(experiment: Experiment, rows: Mapping[str, Mapping[str, float]]) -> float:
+    """Return the nDCG@10 that a trained model must be above."""
+    info = build.dataset(experiment).info
+    size = (info["documents"]["test"], info["queries"]["test"])
+    return max(*(row[MEASURES[0]] for row in rows.values()), ASKED if size == SCIFACT else 0.0)
+
+
+def check_run(folder: Path, experiment: Experiment) -> None:
+    """Exit where a run's data isn't the experiment's: the comparison would be of two tests."""
+    kept = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["data"]
+    splits = build.dataset(experiment)
+    own = [hashlib.sha256(file.read_bytes()).hexdigest() for file in splits.files]
+    if [*kept.values()] != own:
+        sys.exit(f"{folder} was trained and tested on other data; give its dataset.root as well")
 
 
 def trained(sets: Sequence[str]) -> Path:
@@ -82,11 +109,13 @@ def main() -> int:
     parser.add_argument("sets", nargs="*", metavar="KEY=VALUE", help="values over the experiment")
     options = parser.parse_args()
     rows: dict[str, dict[str, float]] = {}
+    if options.run:
+        check_run(options.run, read(options.sets))
     begun = time.perf_counter()
     rows["BM25 (k1 0.9, b 0.4, English stop words)"] = lexical(read(options.sets))
-    plain = read([*options.sets, "model.similarity=cosine"])
-    rows["encoder untrained, mean pooling, cosine"] = untrained(plain)
+    rows["encoder untrained, mean pooling, cosine"] = untrained(plain(options.sets))
     print(f"the two others took {time.perf_counter() - begun:.0f} s")
+    least = bar(read(options.sets), rows)
     folder = options.run or trained(options.sets)
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
     rows["trained"] = measured(result["metrics"]["test"])
@@ -95,8 +124,8 @@ def main() -> int:
         print(f"| {name} | {' | '.join(f'{value:.4f}' for value in values.values())} |")
     took = result["timing"]["total"]
     print(f"\ntrained and tested in {took:.0f} s, {result['steps']} steps; run {folder}")
-    best, *others = sorted(rows, key=lambda name: -rows[name][MEASURES[0]])
-    return 0 if best == "trained" and rows[best][MEASURES[0]] > rows[others[0]][MEASURES[0]] else 1
+    print(f"to be above: {least:.4f}")
+    return int(rows["trained"][MEASURES[0]] <= least)
 
 
 if __name__ == "__main__":

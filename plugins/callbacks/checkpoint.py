@@ -61,6 +61,8 @@ class LiveCheckpoint:
     saved: float = attrs.field(factory=time.time)
     """When a checkpoint was last asked for, and at which step."""
     step: int = -1
+    undefined: bool = False
+    """Whether the newest value was."""
     cleaning: threading.Thread | None = None
     """Deletes what is no longer kept."""
 
@@ -87,6 +89,7 @@ class LiveCheckpoint:
         if split != wanted:
             return
         value = metrics[name]
+        self.undefined = math.isnan(value)
         better = value > self.best if self.options.mode == "max" else value < self.best
         if better or (math.isnan(self.best) and not math.isnan(value)):
             self.best = value
@@ -123,8 +126,11 @@ class LiveCheckpoint:
 
     @hookimpl
     def run_end(self) -> None:
-        """See the last of them deleted."""
+        """See the last of them deleted; tell of a monitor that never had a value."""
         self._cleaned()
+        if self.undefined and math.isnan(self.best):
+            _log.warning("checkpoint: %s was undefined in every evaluation, so none is the best;"
+                         " monitor another metric", self.options.monitor)  # fmt: skip
 
     def state_dict(self) -> dict[str, Any]:
         """The best value, and when and at which step a checkpoint was last asked for."""

@@ -8,30 +8,29 @@ from typing import Any
 
 import attrs
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from framework.errors import RunError
 from framework.hooks import hookimpl
-from framework.protocols import option
 from framework.state import State
 from plugins import _index
 from plugins._gaussian import Gaussians
 
 _log = logging.getLogger("framework")
+_SPLIT = "test"
 
 
 @attrs.frozen
 class Index:
-    """Writes ids and Gaussians of a split's documents into the run, as its evaluation makes them.
+    """Writes ids and Gaussians of the test's documents into the run, as its evaluation makes them.
 
     The test comes when the best weights are back in place, and so it is they that `search` asks.
     """
 
-    split: str = option("test", help="the split whose documents are searched")
-
     def build(self) -> LiveIndex:
         """Build it."""
-        return LiveIndex(self.split)
+        return LiveIndex()
 
 
 @attrs.define(eq=False)
@@ -39,14 +38,13 @@ class LiveIndex:
     """Looks at what the module returns, so that no document is encoded a second time."""
 
     once = True
-    split: str
     found: dict[str, tuple[Tensor, Tensor]] = attrs.field(factory=dict)
     handle: Any = None
 
     @hookimpl
     def evaluate_start(self, state: State, split: str) -> None:
         """Begin to look."""
-        if split == self.split:
+        if split == _SPLIT:
             self.found.clear()
             module = state.model.module
             self.handle = module.register_forward_hook(self._take, with_kwargs=True)
@@ -54,28 +52,30 @@ class LiveIndex:
     @hookimpl
     def evaluate_end(self, state: State, split: str) -> None:
         """Write what was seen, if there was a document; `RunError` for a disk that refuses."""
-        if split != self.split:
+        if split != _SPLIT:
             return
         self._stop()
         if not self.found:
-            _log.warning("index: '%s' has no document to index; drop the callback 'index'", split)
             return
         # as the metrics have them: of equal distances the greater id comes first
         names = sorted(self.found, reverse=True)
         rows = [self.found[name] for name in names]
         documents = Gaussians(*(torch.stack(column) for column in zip(*rows, strict=True)))
-        weights = _index.fingerprint(state.model.module)
         file = state.folder / _index.NAME
         try:
-            _index.Index(names, documents, weights).write(file)
-        except OSError as error:
-            raise RunError(f"{file}: can't write ({error.strerror})") from None
+            _index.Index(names, documents, _index.fingerprint(state.model)).write(file)
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise RunError(f"{file}: can't write ({reason})") from None
         self.found.clear()
 
     @hookimpl
-    def run_end(self) -> None:
-        """Stop looking, also where an evaluation was interrupted."""
+    def run_end(self, state: State) -> None:
+        """Stop looking, also where an evaluation was interrupted; tell of no index."""
         self._stop()
+        if state.status == "completed" and not (state.folder / _index.NAME).is_file():
+            _log.warning("index: no document of a test split was met, so there is nothing for"
+                         " 'search'; give the dataset a test, or drop the callback")  # fmt: skip
 
     def _stop(self) -> None:
         if self.handle is not None:

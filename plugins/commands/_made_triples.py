@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +11,8 @@ import numpy as np
 
 from framework.errors import UserError
 from plugins._bm25 import Bm25
+from plugins._documents import components
+from plugins._documents import documents as read
 
 SPLITS = ("train", "val", "test")
 _SUFFIXES = (".txt", ".md")
@@ -54,21 +54,8 @@ def _folder(source: Path) -> Iterator[Document]:
 
 
 def _corpus(source: Path) -> Iterator[Document]:
-    try:
-        with (gzip.open if source.suffix == ".gz" else open)(
-            source, "rt", encoding="utf-8"
-        ) as lines:
-            for line in filter(str.strip, lines):
-                row = json.loads(line)
-                title, text = (_plain(row.get(key, "")) for key in ("title", "text"))
-                yield Document(str(row["_id"]), title, text)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"{source}: can't be read ({reason})") from None
-    except (ValueError, LookupError, TypeError, AttributeError, EOFError):
-        raise UserError(
-            f"{source}: expected JSON objects with the texts _id and text, one a line"
-        ) from None
+    for found in read(source):
+        yield Document(found.name, _plain(found.title), _plain(found.body))
 
 
 def _plain(text: str) -> str:
@@ -78,10 +65,24 @@ def _plain(text: str) -> str:
 def split(
     found: Sequence[Document], ratios: Sequence[float], seed: int
 ) -> dict[str, list[Document]]:
-    """Deal documents out; each goes to one split whole."""
-    order = np.random.default_rng([seed, 0]).permutation(len(found))
-    ends = np.rint(np.cumsum(ratios) / np.sum(ratios) * len(found)).astype(int)
-    parts = np.split(order, ends[:-1])
+    """Deal documents out; those of one title, which answer one query, or of one text together."""
+    keys = {
+        document.name: [f"text {document.text}"]
+        + ([f"title {document.title.casefold()}"] if document.title else [])
+        for document in found
+    }
+    members: dict[str, list[int]] = {}
+    for at, group in enumerate(components(keys).values()):
+        members.setdefault(group, []).append(at)
+    groups = [*members.values()]
+    parts: list[list[int]] = [[] for _ in ratios]
+    for at in np.random.default_rng([seed, 0]).permutation(len(groups)):
+        # to the split that is the furthest below its share
+        short = [
+            share / sum(ratios) - len(part) / len(found)
+            for share, part in zip(ratios, parts, strict=True)
+        ]
+        parts[int(np.argmax(short))] += groups[at]
     return {
         name: [found[at] for at in sorted(part)] for name, part in zip(SPLITS, parts, strict=True)
     }
@@ -102,11 +103,15 @@ def triples(found: Sequence[Document], rng: np.random.Generator) -> Iterator[Map
         row = {"query": document.title, "positive": document.text, "positive_id": document.name}
         best = index.top(document.title, _DEPTH)
         # whoever has the same title answers it as well
-        wrong = [other for other in best if kept[other].title != document.title]
+        wrong = [at for at in best if not _alike(kept[at], document)]
         if wrong:
             other = kept[int(rng.choice(wrong))]
             row |= {"negative": other.text, "negative_id": other.name}
         yield row
+
+
+def _alike(one: Document, other: Document) -> bool:
+    return one.title.casefold() == other.title.casefold() or one.text == other.text
 
 
 def _asked(document: Document, rng: np.random.Generator) -> Document:

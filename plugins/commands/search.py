@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import attrs
 
 from framework.errors import UserError
 from plugins import _index
+from plugins._documents import named
 from plugins._gaussian import Gaussians, distances, similarity
 
 TOP, _SHOWN = 10, 200
@@ -33,7 +33,7 @@ class Search:
         add("run", help="a run folder, or, with --index, a model's address")
         add("question", nargs="+", help="what to look for, each in quotes")
         add("--top", type=int, default=TOP, help=f"documents to show ({TOP})")
-        add("--corpus", type=Path, help="your file of documents (_id, title, text), to show texts")
+        add("--corpus", type=Path, help="your file of documents or triples, to show texts of")
         add("--index", type=Path, help=f"another index than RUN/{_index.NAME}")
         add("--set", action="append", default=[], metavar="KEY=VALUE", help="change the experiment")
         add("--json", action="store_true", help="print objects with question and documents")
@@ -78,9 +78,10 @@ def found(
     """
     import torch
 
-    if _index.fingerprint(trained.model.module) != index.weights:
+    if _index.fingerprint(trained.model) != index.weights:
         raise UserError(
-            "the index was made by other weights than these; give the run that wrote it"
+            "the index was made by other weights, or with another pooling, max_length or"
+            " similarity, than these; give the run that wrote it"
         )
     processor = trained.model.processor
     records = [{"id": str(at), "text": text} for at, text in enumerate(questions)]
@@ -109,19 +110,5 @@ def _show(row: Mapping[str, Any], *, heading: bool) -> None:
 
 
 def _texts(file: Path, wanted: Collection[str]) -> dict[str, str]:
-    """Read some documents of a corpus; `UserError` for a file that is none."""
-    texts = {}
-    try:
-        with (gzip.open if file.suffix == ".gz" else open)(file, "rt", encoding="utf-8") as lines:
-            for line in lines:
-                row = json.loads(line) if line.strip() else {}
-                if row.get("_id") in wanted:
-                    texts[row["_id"]] = f"{row.get('title', '')} {row.get('text', '')}".strip()
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise UserError(f"--corpus {file}: can't be read ({reason})") from None
-    except (ValueError, AttributeError, EOFError):
-        raise UserError(
-            f"--corpus {file}: expected JSON objects with _id and text, one a line"
-        ) from None
-    return texts
+    """Read some documents of a corpus, or of triples; `UserError` for a file that is neither."""
+    return {name: text for name, text in named(file) if name in wanted}

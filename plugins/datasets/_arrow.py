@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from framework.errors import UserError
 from plugins import _cache
 from plugins._mapped import mapped
+from plugins._tables import Place, Row, rows
 from plugins.datasets._labelled import few
-from plugins.datasets._tables import Place, Row, rows
 
 LARGE = 64 * 2**20
 """Bytes of files from which on they are converted; in memory they would be several times it."""

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from framework.errors import UserError
+from plugins._tables import Row, rows, shown, textual
 from plugins.datasets._records import Columns
-from plugins.datasets._tables import Row, rows, shown, textual
 
 _MANY = 20
 """Rows from which on a label that hardly repeats is taken for something else."""

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from framework.errors import UserError
 from plugins import _cache
+from plugins._tables import shown
 from plugins.datasets._arrow import Layout, Table, converted, first_twice, ranked, ranked_as_text
 from plugins.datasets._labelled import few, found, ordered
 from plugins.datasets._large import Rows, Tables
 from plugins.datasets._records import SPLITS, Corpus, Records, given
 from plugins.datasets._splits import apportion
-from plugins.datasets._tables import shown
 
 LISTED = 250_000
 """Ids (of groups) that a manifest lists; of more it gives a digest for each split."""

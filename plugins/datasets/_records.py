@@ -13,8 +13,8 @@ import numpy as np
 
 from framework.errors import UserError, listing
 from framework.protocols import Record
+from plugins._tables import shown
 from plugins.datasets._splits import split
-from plugins.datasets._tables import shown
 
 SPLITS = ("train", "val", "test")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from framework.errors import UserError
+from plugins._tables import Place, rows, shown
 from plugins.datasets._records import Columns
-from plugins.datasets._tables import Place, rows, shown
 
 CRITERIA: Mapping[str, str] = {
     "DEPRESSED_MOOD": "A.1",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from framework.errors import UserError
 from plugins import _cache
 from plugins._sessions import Event, digest, sizes
-from plugins.datasets._tables import Place, shown, sound, textual
+from plugins._tables import Place, shown, sound, textual
 
 KINDS = (".json", ".json.gz")
 """Endings of the files of a folder, each of one session."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from framework.protocols import Info, Record, option
+from plugins._tables import existing, rows
 from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
 from plugins.datasets._redsm5 import (
     SYMPTOMS,
@@ -20,7 +21,6 @@ from plugins.datasets._redsm5 import (
     read_posts,
 )
 from plugins.datasets._splits import shares
-from plugins.datasets._tables import existing, rows
 
 LABELS = ("no_evidence", "evidence")
 SPELT, MISSPELT = "MDD_Criteria.json", "MDD_Criteira.json"

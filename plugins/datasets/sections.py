@@ -12,9 +12,9 @@ import attrs
 
 from framework.errors import UserError, listing
 from framework.protocols import Info, Record, option
+from plugins._tables import Row, existing, rows, shown
 from plugins.datasets._corruption import CONTINUE, KINDS, corrupted
 from plugins.datasets._records import SPLITS, Corpus, Records, located
-from plugins.datasets._tables import Row, existing, rows, shown
 
 _log = logging.getLogger("framework")
 LABELS = (CONTINUE, *KINDS)

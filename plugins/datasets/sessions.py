@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from framework.errors import UserError, listing
 from framework.protocols import Info, Record, option
 from plugins import _cache
+from plugins._tables import existing, shown
 from plugins.datasets._labelled import names, plausible
 from plugins.datasets._records import SPLITS, Corpus, cut, located
 from plugins.datasets._sessions import KINDS, Index, Keys, chosen, indexed, streamed
 from plugins.datasets._sessions import Sessions as Store
 from plugins.datasets._splits import shares
-from plugins.datasets._tables import existing, shown
 
 _SEEN = ("no", "train", "val")
 _LISTED = 10

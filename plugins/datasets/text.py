@@ -9,12 +9,12 @@ import attrs
 
 from framework.protocols import Info, Record, option
 from plugins import _cache
+from plugins._tables import existing, rows
 from plugins.datasets._arrow import LARGE, Layout
 from plugins.datasets._labelled import Labelled, few, names, ordered
 from plugins.datasets._plan import Plan
 from plugins.datasets._records import SPLITS, Corpus, corpus, cut, given, located
 from plugins.datasets._splits import shares
-from plugins.datasets._tables import existing, rows
 
 
 @attrs.frozen

@@ -12,9 +12,9 @@ from attrs.validators import ge
 
 from framework.errors import UserError
 from framework.protocols import Info, Record, option
+from plugins._tables import existing
 from plugins.datasets._records import SPLITS, Corpus, located
 from plugins.datasets._splits import shares
-from plugins.datasets._tables import existing
 
 
 @attrs.frozen

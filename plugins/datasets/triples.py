@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +15,14 @@ from attrs.validators import ge
 from framework.errors import UserError
 from framework.protocols import Info, option
 from plugins._bm25 import Bm25
-from plugins.datasets._judgements import Judged, components, pairs
+from plugins._documents import components
+from plugins._tables import existing, rows, shown
+from plugins.datasets._judgements import Judged, pairs, worded
 from plugins.datasets._pools import Made, Pool, Texts, Triplets
 from plugins.datasets._records import SPLITS, Corpus, cut, located
 from plugins.datasets._splits import shares
-from plugins.datasets._tables import existing, rows, shown
 
+_log = logging.getLogger("framework")
 _JUDGED = (".tsv", ".csv")
 
 
@@ -29,8 +33,11 @@ class Triples:
     A file of a split is either judgements (CSV or TSV with `query-id`, `corpus-id`, `score`, as of
     BEIR: Thakur et al., 2021) over `corpus` and `queries`, or triples (JSON or JSONL with the texts
     `query`, `positive` and maybe `negative`). Of each file the packed form (`.gz`) is taken where
-    there is no other. Splits without a file are cut from train's, so that
-    no document that answers a query of one answers a query of another.
+    there is no other. A triple's text is the corpus's document of its id, or of the same text; one
+    that has no id and is not there is known by a hash of the text. Splits without a file are cut
+    from train's, so that no document that answers a query of one answers a query of another. A
+    query that is worded as one of a later split is left out. Negatives are mined in the corpus, or,
+    without one, among train's own documents.
     """
 
     root: Path | None = option(None, help="folder of the files with plain names")
@@ -82,7 +89,8 @@ class Triples:
                 read = judged.judgements if _is_judged(files[split]) else judged.triples
                 read(files[split], split)
         groups = self._cut(judged, files, seed)
-        texts = Texts(judged.queries, judged.documents)
+        _distinct(judged, files)
+        texts = Texts(judged.queries.texts, judged.documents.texts)
         makers: dict[str, Triplets | Pool] = {}
         for split in [name for name in SPLITS if name in judged.relevant]:
             relevant = judged.relevant[split]
@@ -119,12 +127,6 @@ class Triples:
         shares_of = dict(zip(SPLITS, self.ratios, strict=False))
         cuts = {s: share for s, share in shares_of.items() if s == "train" or s not in files}
         whole = judged.relevant["train"]
-        for split in [name for name in SPLITS[1:] if name in files]:
-            if twice := [query for query in judged.relevant[split] if query in whole]:
-                name = shown(twice[0])
-                raise UserError(
-                    f"{files[split]}: {name} is also a query of train; remove it from one"
-                )
         groups = components(whole)
         if len(cuts) > 1:
             queries = [*whole]
@@ -137,47 +139,70 @@ class Triples:
         return groups
 
     def _negatives(self, judged: Judged, seed: int) -> dict[str, list[str]]:
-        """Return the given negatives of train's queries, mined ones for those that have none."""
-        answers = _answers(judged)
+        """Return the given negatives of train's queries, mined ones for those that have none.
+
+        A document with the text of an answer is none, whatever its id.
+        """
+        answers, texts = judged.answers(), judged.documents.texts
+        same = {query: {texts[name] for name in known} for query, known in answers.items()}
         found = {
-            query: [name for name in judged.negatives.get(query, ()) if name not in known]
-            for query, known in answers.items()
+            query: [n for n in judged.negatives.get(query, ()) if texts[n] not in same[query]]
+            for query in answers
         }
         lacking = [query for query in judged.relevant["train"] if not found[query]]
         if self.negatives == "in_batch" or not lacking:
             return found
-        names = [*judged.documents]
-        index = Bm25([*judged.documents.values()])
+        # what other splits' triples tell of is not known when train's are mined
+        own = judged.met("train") | judged.documents.filed
+        names = [name for name in texts if name in own]
+        index = Bm25([texts[name] for name in names])
         rng = np.random.default_rng([seed, 1])
         for query in lacking:
-            best = index.top(judged.queries[query], self.depth + len(answers[query]))
-            wrong = [names[at] for at in best if names[at] not in answers[query]][: self.depth]
+            best = index.top(judged.queries.texts[query], self.depth + len(answers[query]))
+            wrong = [names[at] for at in best if texts[names[at]] not in same[query]][: self.depth]
             drawn = rng.permutation(len(wrong))[: self.mined]
             found[query] = [wrong[at] for at in sorted(drawn)]
         return found
 
     def _pool(self, judged: Judged, split: str, seed: int) -> list[str]:
         """Return the documents that a split's queries are ranked among, in the corpus's order."""
+        own = judged.met(split)
+        every = [*judged.documents.texts]
+        if judged.documents.filed:
+            every = [name for name in every if name in judged.documents.filed or name in own]
         if split == "test" or not self.distractors:
-            return [*judged.documents]
-        own = {document for grades in judged.relevant[split].values() for document in grades}
-        others = [name for name in judged.documents if name not in own]
+            return every
+        others = [name for name in every if name not in own]
         drawn = np.random.default_rng([seed, 2]).permutation(len(others))[: self.distractors]
         kept = own.union(others[at] for at in drawn)
-        return [name for name in judged.documents if name in kept]
+        return [name for name in every if name in kept]
+
+
+def _distinct(judged: Judged, files: Mapping[str, Path]) -> None:
+    """Keep a query in one split alone: by its id or `UserError`, by its words or left out."""
+    for one, other in itertools.combinations([s for s in SPLITS if s in judged.relevant], 2):
+        mine, theirs = judged.relevant[one], judged.relevant[other]
+        if twice := [query for query in theirs if query in mine]:
+            name, place = shown(twice[0]), one if one in files else "train"
+            raise UserError(
+                f"{files[other]}: {name} is also a query of {place}; remove it from one"
+            )
+        texts = judged.queries.texts
+        known = {worded(texts[query]) for query in theirs}
+        kept = {name: grades for name, grades in mine.items() if worded(texts[name]) not in known}
+        if not kept:
+            raise UserError(
+                f"{files.get(other, files['train'])}: every query of {one} is one of {other} too;"
+                " give other ones"
+            )
+        if left := len(mine) - len(kept):
+            _log.warning("triples: %d of %d queries of %s left out, worded as some of %s",
+                         left, len(mine), one, other)  # fmt: skip
+            judged.relevant[one] = kept
 
 
 def _is_judged(file: Path) -> bool:
     return file.name.lower().removesuffix(".gz").endswith(_JUDGED)
-
-
-def _answers(judged: Judged) -> dict[str, set[str]]:
-    """Return all that is known to answer each query, in whatever split."""
-    found: dict[str, set[str]] = {}
-    for relevant in judged.relevant.values():
-        for query, grades in relevant.items():
-            found.setdefault(query, set()).update(grades)
-    return found
 
 
 def _info(makers: Mapping[str, Triplets | Pool]) -> dict[str, Any]:

@@ -25,9 +25,10 @@ class GaussianContrastive:
     `alignment` times its own distance (Wang and Isola, "Understanding Contrastive Representation
     Learning through Alignment and Uniformity", ICML 2020). `isotropy`: squared distance of the
     means' covariance over the batch from the identity, |C - I|^2 / D (after VICReg: Bardes et al.,
-    ICLR 2022). `regularisation`: Kullback-Leibler divergence of each Gaussian from one of its mean
-    with variances 1, per dimension. In an evaluation, whose records are single texts, the loss is
-    undefined, NaN: its metrics tell the best.
+    ICLR 2022), less what chance alone makes of it, about D / N for N texts, so that batches of any
+    size can be compared. `regularisation`: Kullback-Leibler divergence of each Gaussian from one of
+    its mean with variances 1, per dimension. In an evaluation, whose records are single texts,
+    nothing counts, and so the loss is undefined: the metrics tell the best.
     """
 
     temperature: float = option(
@@ -66,7 +67,7 @@ class LiveGaussianContrastive:
     def __call__(self, outputs: Outputs, batch: Batch) -> dict[str, Tensor]:
         """Sum over the triples; `mean` and `log_variance` [B, 3, D]: query, positive, negative."""
         if outputs["mean"].shape[1] == 1:
-            return {PARTS[0]: outputs["mean"].new_full((), torch.nan, dtype=torch.float32)}
+            return {PARTS[0]: outputs["mean"].new_zeros(())}
         # under autocast products would be rounded
         with torch.autocast(outputs["mean"].device.type, enabled=False):
             found = Gaussians(outputs["mean"], outputs["log_variance"]).wide()
@@ -122,13 +123,20 @@ def allowed(batch: Batch) -> Tensor:
 
 
 def _isotropy(means_ND: Tensor) -> Tensor:
-    """Return the squared distance of the covariance from the identity, per dimension."""
+    """Return the squared distance of the covariance from the identity, per dimension.
+
+    What is expected of it where means are drawn evenly from a sphere, whose covariance is the
+    identity, is subtracted: D (1/N - 1/N^2) - 1/N + 4/N^2 - 2/N^3, by counting the pairs among
+    which products of different texts are 0 on average.
+    """
     if len(means_ND) < 2:  # noqa: PLR2004 - of one text there is none
         return means_ND.sum() * 0
     centred_ND = means_ND - means_ND.mean(0)
     covariance_DD = centred_ND.T @ centred_ND / len(means_ND)
     apart_DD = covariance_DD - torch.eye(len(covariance_DD)).to(covariance_DD)
-    return apart_DD.square().sum() / len(apart_DD)
+    size, part = len(apart_DD), 1 / len(means_ND)
+    chance = size * (part - part**2) - part + 4 * part**2 - 2 * part**3
+    return apart_DD.square().sum() / size - chance
 
 
 def _divergence(logs_ND: Tensor) -> Tensor:

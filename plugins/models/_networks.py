@@ -115,7 +115,7 @@ def recompute(net: Any) -> None:
 def positions(net: Any) -> int | None:
     """Return how many tokens a model has positions for; None where that is no matter."""
     room = getattr(net.config, "max_position_embeddings", None)
-    if room is None:
+    if room is None or int(room) < 0:  # as XLNet says it
         return None
     embeddings = getattr(net.base_model, "embeddings", None)
     padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)

@@ -84,6 +84,10 @@ class GaussianEncoder:
         else:
             config, tokenizer = _networks.from_nothing(self.config, _Read(info["train"]))
         net = _networks.network(config, source, ["sdpa", "eager"], "AutoModel")
+        if net.config.is_encoder_decoder:
+            raise UserError(
+                f"model: {net.config.model_type} is an encoder with a decoder; take an encoder"
+            )
         if hasattr(net, "pooler"):
             net.pooler = None  # nothing reads what it gives
         _cpu.quicken(net)
@@ -132,6 +136,13 @@ class Encoder(nn.Module):
         nn.init.normal_(self.log_variance.weight, std=_SPREAD / math.sqrt(hidden))
         nn.init.zeros_(self.log_variance.bias)
 
+    def train(self, mode: bool = True) -> Encoder:  # noqa: FBT001, FBT002 - as torch has it
+        """Set the mode; a frozen encoder stays as in an evaluation, without dropout."""
+        super().train(mode)
+        if not any(x.requires_grad for x in self.net.parameters()):
+            self.net.eval()
+        return self
+
     def forward(
         self,
         input_ids: Tensor,
@@ -179,6 +190,12 @@ class LiveGaussianEncoder:
 
     module: Encoder
     processor: TripleTexts
+
+    @property
+    def embeds(self) -> str:
+        """How it embeds, beside its weights: what it makes another way can't be compared."""
+        kind = SIMILARITIES[int(self.module.similarity)]
+        return f"{self.module.pooling} {self.processor.pairs.max_length} {kind}"
 
     def labelled(self) -> list[Labelled]:
         """Every trainable parameter: the encoder by its layers, the projection the head."""

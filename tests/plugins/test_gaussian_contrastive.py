@@ -76,7 +76,10 @@ def test_the_parts_are_those_of_a_plain_loop(kind: Similarity) -> None:
     there = [(r, s) for r in range(4) for s in range(3) if [QUERIES, OWN, WRONG][s][r]]
     means = torch.stack([made["mean"][r, s] for r, s in there])
     apart = torch.cov(means.T, correction=0) - torch.eye(5, dtype=torch.float64)
-    assert float(found["isotropy"]) == pytest.approx(0.3 * 4 * float(apart.square().sum() / 5))
+    part = 1 / len(means)
+    chance = 5 * (part - part**2) - part + 4 * part**2 - 2 * part**3
+    value = float(apart.square().sum() / 5) - chance
+    assert float(found["isotropy"]) == pytest.approx(0.3 * 4 * value)
     logs = torch.stack([made["log_variance"][r, s] for r, s in there])
     own_KL = torch.distributions.kl_divergence(
         torch.distributions.Normal(means, (logs / 2).exp()),
@@ -86,10 +89,31 @@ def test_the_parts_are_those_of_a_plain_loop(kind: Similarity) -> None:
 
 
 def test_single_texts_have_no_loss() -> None:
-    """In an evaluation nothing is counted, and the loss is undefined rather than 0."""
+    """In an evaluation nothing is counted: what the loss gives is a mean of nothing."""
     live = GaussianContrastive().build({})
     texts = {**outputs(), "mean": outputs()["mean"][:, :1]}
     alone = {**batch(), "documents": [""] * 4}
     assert live.counts(alone) == {"contrastive": 0, "isotropy": 0, "regularisation": 0}
     found = live(texts, alone)
-    assert [math.isnan(value) for value in found.values()] == [True]
+    assert [float(value) for value in found.values()] == [0.0]
+
+
+@pytest.mark.parametrize("count", [1, 4, 40])
+def test_isotropic_means_have_none_of_the_isotropy_part(count: int) -> None:
+    """Of points spread evenly over a sphere it is 0 on average, in a batch of whatever size.
+
+    It fails where chance alone makes it the larger, the smaller the batch is.
+    """
+    generator = torch.Generator().manual_seed(count)
+    live = GaussianContrastive(contrastive=0.0, isotropy=1.0, regularisation=0.0).build({})
+    names = [str(at) for at in range(count)]
+    batch = {"id": names, "queries": names, "documents": [f"d{n}" for n in names]}
+    batch |= {"negatives": [f"w{n}" for n in names], "relevant": [{}] * count}  # type: ignore[dict-item]
+    values = []
+    for _ in range(50):
+        drawn = torch.randn(count, 3, 48, generator=generator, dtype=torch.float64)
+        mean = torch.nn.functional.normalize(drawn, dim=-1) * 48**0.5
+        made = {"mean": mean, "log_variance": 0 * mean, "similarity": torch.tensor(0)}
+        values.append(float(live(made, batch)["isotropy"]) / count)
+    floor = 48 / (3 * count)
+    assert abs(sum(values) / len(values)) < 0.02 * floor

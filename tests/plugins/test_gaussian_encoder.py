@@ -10,6 +10,7 @@ import torch
 
 from framework.errors import UserError
 from plugins._gaussian import Gaussians, distances
+from plugins._index import fingerprint
 from plugins.models.gaussian_encoder import GaussianEncoder, LiveGaussianEncoder
 
 CONFIG = {
@@ -120,7 +121,20 @@ def test_a_frozen_encoder_leaves_the_projection() -> None:
     head = {"mean.weight", "log_variance.weight", "log_variance.bias"}
     assert {name for name, part in parts.items() if part == "head"} == head
     assert not any("pooler" in name for name in parts)
-    assert {item.name for item in built(freeze_encoder=True).labelled()} == head
+    frozen = built(freeze_encoder=True)
+    assert {item.name for item in frozen.labelled()} == head
+    frozen.module.train()
+    one, other = (outputs(frozen, singles(TEXTS))[0]["mean"] for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_a_fingerprint_is_of_all_that_embeds() -> None:
+    """Another pooling, length or similarity makes other embeddings, or ranks them another way."""
+    ways: list[dict[str, Any]] = [{}, {"pooling": "first"}, {"max_length": 8}]
+    ways.append({"similarity": "cosine"})
+    made = [fingerprint(built(**way)) for way in (*ways, {})]
+    assert len({*made}) == len(ways)
+    assert made[0] == made[-1]
 
 
 def test_what_cannot_be_is_told(tmp_path: Path) -> None:
@@ -129,6 +143,9 @@ def test_what_cannot_be_is_told(tmp_path: Path) -> None:
         GaussianEncoder()
     with pytest.raises(UserError, match="max_length is 64 and this model has 32 positions"):
         built(max_length=64)
+    small = {"d_model": 16, "num_layers": 1, "num_heads": 2, "d_ff": 32, "d_kv": 8}
+    with pytest.raises(UserError, match="t5 is an encoder with a decoder"):
+        built(config={"model_type": "t5", "vocab_size": 60, **small})
     with pytest.raises(UserError, match="no 'hiden_size'"):
         built(config={**CONFIG, "hiden_size": 3})
     with pytest.raises(UserError, match="no pretrained model is here"):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from framework.errors import UserError
-from plugins.datasets._tables import KINDS, existing, rows, shown
+from plugins._tables import KINDS, existing, rows, shown
 
 HEAD = b"id,text,label\n"
 

@@ -122,21 +122,24 @@ def test_given_negatives_come_first(options: Options, tmp_path: Path) -> None:
 
 
 def test_triples_are_json_or_jsonl_packed_or_not(options: Options, tmp_path: Path) -> None:
-    """One JSON list, and packed files under their plain name, give the same records."""
+    """One JSON list, nulls, and packed files under their plain name give the same records."""
     plain = options(**triples()).build(0)
-    (tmp_path / "list.json").write_text(json.dumps(ROWS), encoding="utf-8")
+    bare = [{**row, "negative": None, "query_id": None} for row in ROWS]
+    (tmp_path / "list.json").write_text(json.dumps(bare), encoding="utf-8-sig")
+    lines(tmp_path / "null.jsonl", bare)
     with gzip.open(tmp_path / "packed.jsonl.gz", "wt") as stream:
         stream.writelines(json.dumps(row) + "\n" for row in ROWS)
-    for name in ("list.json", "packed.jsonl"):
+    (tmp_path / "whole.json.gz").write_bytes(gzip.compress(json.dumps(ROWS).encode()))
+    for name in ("list.json", "null.jsonl", "packed.jsonl", "whole.json"):
         assert [*options(**triples(train=name)).build(0)["train"]] == [*plain["train"]]
     # equal texts are one document
     assert len(pool(options(**triples(distractors=0)).build(0), "val")[0]) == TOPICS
 
 
 def test_queries_without_an_answer_stay(options: Options, tmp_path: Path) -> None:
-    """A judgement of 0 is no answer: the query is asked all the same, and trains nothing."""
-    judgements(tmp_path / "test.tsv", [("q20", "d20", 0), ("q21", "d21", 1)])
-    assert pool(options().build(0), "test")[1] == {"q20": {}, "q21": {"d21": 1}}
+    """A judgement of 0 or less is no answer: the query is asked all the same."""
+    judgements(tmp_path / "test.tsv", [("q20", "d20", 0), ("q21", "d21", 1), ("q22", "d2", -1)])
+    assert pool(options().build(0), "test")[1] == {"q20": {}, "q21": {"d21": 1}, "q22": {}}
 
 
 @pytest.mark.parametrize(
@@ -180,13 +183,90 @@ def test_a_text_is_one_document_in_whatever_file(options: Options, tmp_path: Pat
         options(**triples(test="more.jsonl")).build(0)
 
 
+def test_triples_are_evaluated_on_a_corpus(options: Options, tmp_path: Path) -> None:
+    """Their texts are the corpus's: by id, by text or by text without title; none stands twice.
+
+    It fails where an id with another text is refused, or a text without an id is a new document.
+    """
+    corpus: list[dict[str, Any]] = [
+        {"_id": f"d{at}", "title": f"Word{at}", "text": f"tells of {at}"} for at in range(20)
+    ]
+    # two more have the text of the first
+    corpus += [{**corpus[0], "_id": "d20"}]
+    corpus += [{"_id": "d21", "title": None, "text": "Word0 tells of 0"}]
+    lines(tmp_path / "corpus.jsonl", corpus)
+    asked = [{"query": f"word{at} of what?", "positive": f"tells of {at}"} for at in range(10)]
+    asked[1] |= {"positive_id": "d1", "positive": "another text"}
+    asked[2] |= {"positive": "Word2 tells of 2"}
+    asked.append({"query": "word30 of what?", "positive": "the corpus lacks this"})
+    lines(tmp_path / "train.jsonl", asked)
+    lines(tmp_path / "queries.jsonl", [{"_id": "q11", "text": "word11?"}])
+    judgements(tmp_path / "test.tsv", [("q11", "d11", 1)])
+    splits = options(train="train.jsonl", ratios=[0.9, 0.1]).build(0)
+    assert pool(splits, "test")[0] == {f"d{at}" for at in range(22)}
+    train = {record["text"]: record for record in splits["train"]}
+    for at in range(10):
+        record = train.get(f"word{at} of what?", {"document": f"d{at}", "negatives": []})
+        assert record["document"] == f"d{at}"
+        assert f"Word{at} tells of {at}" not in record["negatives"]
+
+
+def test_without_a_corpus_negatives_are_of_train(options: Options, tmp_path: Path) -> None:
+    """What val and test tell of is no negative of train: it may be a right answer there.
+
+    It fails where BM25 ranks all documents that there are.
+    """
+    files = {split: f"{split}.jsonl" for split in ("train", "val", "test")}
+    for number, (split, name) in enumerate(files.items()):
+        lines(tmp_path / name, [
+            {"query": f"is topic {at} of {split}?", "positive": f"a topic by {split}, number {at}"}
+            | {"positive_id": f"d{8 * number + at}"}
+            for at in range(8)
+        ])  # fmt: skip
+    splits = options(**triples(**files)).build(0)
+    wrong = {name for record in splits["train"] for name in record["wrong"]}
+    assert wrong
+    assert wrong <= {f"d{at}" for at in range(8)}
+
+
+def test_a_query_is_of_one_split(
+    options: Options, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Equal ids are refused in any two splits; what is worded alike is left out of the earlier."""
+    texts = [f"word{at}?" if at != 20 else "Word1!" for at in range(30)]
+    rows = [{"_id": f"q{at}", "text": text} for at, text in enumerate(texts)]
+    lines(tmp_path / "queries.jsonl", rows)
+    splits = options(ratios=[0.5, 0.5]).build(0)
+    kept = {r["query"] for r in splits["train"]} | pool(splits, "val")[1].keys()
+    assert kept == {f"q{at}" for at in range(20) if at != 1}
+    assert "left out, worded as some of test" in caplog.text
+    judgements(tmp_path / "val.tsv", [("q20", "d20", 1)])
+    with pytest.raises(UserError, match=r"test.tsv: 'q20' is also a query of val"):
+        options(val="val.tsv").build(0)
+
+
+def test_a_text_without_an_id_has_a_lasting_one(options: Options, tmp_path: Path) -> None:
+    """It is made of the text alone: the same in any file, and no id of another document."""
+    given = {**ROWS[0], "positive_id": "document-2"}
+    lines(tmp_path / "more.jsonl", [given, *ROWS[2:]])
+    ids = []
+    for name in ("triples.jsonl", "more.jsonl"):
+        splits = options(**triples(train=name)).build(0)
+        ids.append({r["text"]: r["document"] for r in splits["test"] if "document" in r})
+    assert ids[1].pop(ROWS[0]["positive"]) == "document-2"
+    assert ids[1].items() <= ids[0].items()
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "no JSON in UTF-8"),
+        ("{", "broken JSON at character 2"),
         ("{}", "expected a list of objects"),
-        ('[{"query": "a", "positive": 3}]', "row 1, column 'positive': expected text here"),
-        ('[["a"]]', "row 1, column 'query': expected text here"),
+        ('[{"query": "a", "positive": 3}]', "row 1, column 'positive': found a value of type int"),
+        ('[["a"]]', "row 1: expected a JSON object"),
+        ('[{"query": "a", "query": "b"}]', "row 1: a key stands twice"),
+        ('[{"query": "a", "positive": "\\ud800"}]', "column 'positive': found half of a surrogate"),
+        ("[" * 100_000, "row 1: maximum recursion depth"),
     ],
 )
 def test_a_list_that_is_none(options: Options, tmp_path: Path, text: str, words: str) -> None:

@@ -61,6 +61,32 @@ class Row(NamedTuple):
         return cell
 
 
+class _Columns(NamedTuple):
+    """What is read of a row; a cell of `nullable` that is null is as one that is absent."""
+
+    wanted: Sequence[str]
+    must: Collection[str]
+    texts: Collection[str]
+    lists: Collection[str] = ()
+    nullable: Collection[str] = ()
+
+    def row(self, place: Place, value: Any, *, strict: bool = True) -> Row:
+        """Make a row of an object of JSON; `strict` looks inside its texts, too."""
+        if not isinstance(value, dict):
+            place.fail('expected a JSON object such as {"text": …}, one a line')
+        missing = [name for name in self.wanted if name in self.must and name not in value]
+        if missing:
+            _absent(place.file, missing, [*value], place.row)
+        kept = {
+            name: _lined(value[name]) if name in self.lists else value[name]
+            for name in self.wanted
+            if name in value and not (value[name] is None and name in self.nullable)
+        }
+        return Row(
+            place, {k: _cell(place, k, v, self.texts, strict=strict) for k, v in kept.items()}
+        )
+
+
 def shown(value: str) -> str:
     """Quote a label, an id or a name; only describe what may be a record's text."""
     return f"a text of {len(value)} characters" if textual(value) else repr(value)
@@ -92,13 +118,14 @@ def rows(
     optional: Collection[str] = (),
     texts: Collection[str] = (),
     lists: Collection[str] = (),
+    nullable: Collection[str] = (),
 ) -> Iterator[Row]:
     """Read the rows of a CSV, TSV, JSONL (each plain or `.gz`) or Parquet file, one by one.
 
     Cells are text: numbers as they are written, JSON's booleans `true` and `false`. Optional
     columns that are absent are left out of the cells. `texts` must be text, not numbers, where
-    the format knows the difference; in JSONL `lists` may be lists of lines, or null. The file and
-    its header are looked at before this returns.
+    the format knows the difference; in JSONL `lists` may be lists of lines, or null, and a null of
+    `nullable` is as an absent one. The file and its header are looked at before this returns.
     Raises `UserError` with file, row and column for everything that is not as it should be.
     """
     existing(file)
@@ -111,13 +138,36 @@ def rows(
     if kind == "parquet":
         found = _parquet(file, wanted, must, set(texts))
     elif kind == "jsonl":
-        found = _jsonl(file, wanted, must, set(texts), lists)
+        found = _jsonl(file, _Columns(wanted, must, set(texts), lists, set(nullable)))
     else:
         found = _delimited(file, "," if kind == "csv" else "\t", wanted, must)
     first = next(found, None)
     if first is None:
         raise UserError(f"{file}: no row of data; expected at least one")
     return _chain(first, found)
+
+
+def listed(
+    file: Path,
+    required: Collection[str],
+    optional: Collection[str] = (),
+    texts: Collection[str] = (),
+    nullable: Collection[str] = (),
+) -> Iterator[Row]:
+    """Read the rows of one JSON list of objects, plain or `.gz`, as strictly as `rows`."""
+    place = Place(existing(file), 1)
+    try:
+        value = json.loads("".join(_lines(file)), object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        place = place._replace(line=error.lineno)
+        place.fail(f"broken JSON at character {error.colno} ({error.msg}); expected a list")
+    except (ValueError, RecursionError) as error:
+        place.fail(str(error))
+    if not isinstance(value, list) or not value:
+        place.fail(f"expected a list of objects with {listing(required)}, or a file .jsonl")
+    wanted = [*dict.fromkeys((*required, *optional))]
+    columns = _Columns(wanted, set(required), set(texts), nullable=set(nullable))
+    yield from (columns.row(Place(file, at), item) for at, item in enumerate(value, 1))
 
 
 def _chain(first: Row, rest: Iterator[Row]) -> Iterator[Row]:
@@ -205,9 +255,7 @@ def _header(
     return [(name, header.index(name)) for name in wanted if name in header]
 
 
-def _jsonl(
-    file: Path, wanted: list[str], must: set[str], texts: set[str], lists: Collection[str]
-) -> Iterator[Row]:
+def _jsonl(file: Path, columns: _Columns) -> Iterator[Row]:
     place = Place(file, 1)
     lines = _lines(file)
     while True:
@@ -221,14 +269,7 @@ def _jsonl(
         except (ValueError, RecursionError) as error:
             place.fail(str(error))
         if value is not None:
-            if not isinstance(value, dict):
-                place.fail('expected a JSON object such as {"text": …}, one a line')
-            missing = [name for name in wanted if name in must and name not in value]
-            if missing:
-                _absent(file, missing, [*value], place.row)
-            strict = "\\u" in line
-            kept = {k: _lined(value[k]) if k in lists else value[k] for k in wanted if k in value}
-            yield Row(place, {k: _cell(place, k, v, texts, strict=strict) for k, v in kept.items()})
+            yield columns.row(place, value, strict="\\u" in line)
         elif line.strip():
             place.fail('found null, expected a JSON object such as {"text": …}')
         place = Place(file, place.row + 1)
@@ -248,7 +289,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _cell(place: Place, column: str, value: Any, texts: set[str], *, strict: bool = True) -> str:
+def _cell(
+    place: Place, column: str, value: Any, texts: Collection[str], *, strict: bool = True
+) -> str:
     """Return a value as the text it stands for; `strict` looks inside texts, too."""
     if isinstance(value, str):
         return sound(place, column, value) if strict else value
