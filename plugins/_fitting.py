@@ -5,6 +5,7 @@ Legend of shapes: B items, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from framework.errors import UserError, listing
@@ -22,6 +23,16 @@ def needed(info: Info, key: str, owner: str) -> Any:
             f" {listing(k for k in info if k != 'train')}; it is for classes: use another"
         )
     return info[key]
+
+
+def taken(values: Mapping[str, Any], key: str, owner: str) -> Any:
+    """Return one of a batch or of outputs; `UserError` where it isn't among them."""
+    if key not in values:
+        raise UserError(
+            f"{owner} needs '{key}', and there is {listing(values)}; of a model with several heads,"
+            " use metric 'of_head' and loss 'weighted_sum' around it"
+        )
+    return values[key]
 
 
 def check_classes(labels_B: Tensor, logits_BC: Tensor, classes: int, owner: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from framework.errors import UserError
-from plugins._fitting import needed
+from plugins._fitting import needed, taken
 
 if TYPE_CHECKING:
     from framework.protocols import Batch, Info
@@ -52,7 +52,7 @@ def check_weights(_: object, field: attrs.Attribute[Weights], value: Weights) ->
 def count(batch: Batch) -> int:
     """Return the number of items that have a target."""
     # many times as fast for the few labels of a batch, which the host has anyway
-    return int(np.count_nonzero(batch["labels"].cpu().numpy() != IGNORED))
+    return int(np.count_nonzero(taken(batch, "labels", "this loss").cpu().numpy() != IGNORED))
 
 
 def log_probabilities_BC(logits_BC: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from framework.errors import UserError
 from framework.protocols import Batch, Info, Outputs
-from plugins._fitting import check_classes, needed
+from plugins._fitting import check_classes, needed, taken
 
 IGNORED = -100
 Average = Literal["binary", "macro", "micro", "weighted"]
@@ -42,10 +42,11 @@ class Confusion:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Count a batch: `logits` [B, C], `labels` [B]."""
-        labels_B = batch["labels"]
-        check_classes(labels_B, outputs["logits"], self.classes, f"metric '{self.score}'")
+        owner = f"metric '{self.score}'"
+        labels_B, logits_BC = taken(batch, "labels", owner), taken(outputs, "logits", owner)
+        check_classes(labels_B, logits_BC, self.classes, owner)
         kept_B = labels_B != IGNORED
-        pairs_B = labels_B * self.classes + outputs["logits"].argmax(-1)
+        pairs_B = labels_B * self.classes + logits_BC.argmax(-1)
         counts = torch.bincount(pairs_B[kept_B].cpu(), minlength=self.classes**2)
         self.counts_CC += counts.view(self.classes, self.classes)
 

@@ -9,6 +9,7 @@ import attrs
 import torch
 
 from framework.protocols import Batch, Outputs
+from plugins._fitting import taken
 from plugins.metrics._confusion import IGNORED
 
 
@@ -32,13 +33,13 @@ class Likelihood:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Add a batch: `logits` [..., V], `labels` and maybe units [...]."""
-        logits = outputs["logits"].detach()
-        labels = batch["labels"]
+        owner = "a metric of likelihood"
+        logits, labels = taken(outputs, "logits", owner).detach(), taken(batch, "labels", owner)
         kept = labels != IGNORED
         log = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         of_label = log.gather(-1, labels.clamp(min=0).unsqueeze(-1)).squeeze(-1)
         self.nats -= float(of_label[kept].sum(dtype=torch.float64))
-        self.units += int(batch[self.unit][kept].sum() if self.unit else kept.sum())
+        self.units += int(taken(batch, self.unit, owner)[kept].sum() if self.unit else kept.sum())
 
     def merge(self, others: Sequence[Likelihood]) -> None:
         """Add the totals of other ranks."""

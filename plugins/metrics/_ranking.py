@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from framework.protocols import Batch, Outputs
-from plugins._fitting import check_classes
+from plugins._fitting import check_classes, taken
 from plugins.metrics._confusion import IGNORED
 
 Curve = Callable[[Any, Any], float]
@@ -37,10 +37,11 @@ class Ranking:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Keep a batch: `logits` [B, C], `labels` [B]."""
-        labels_B = batch["labels"]
-        check_classes(labels_B, outputs["logits"], self.classes, "a metric of ranking")
+        owner = "a metric of ranking"
+        labels_B, logits_BC = taken(batch, "labels", owner), taken(outputs, "logits", owner)
+        check_classes(labels_B, logits_BC, self.classes, owner)
         kept_B = labels_B != IGNORED
-        self.probabilities.append(outputs["logits"].detach()[kept_B].double().softmax(-1).cpu())
+        self.probabilities.append(logits_BC.detach()[kept_B].double().softmax(-1).cpu())
         self.labels.append(labels_B[kept_B].cpu())
 
     def merge(self, others: Sequence[Ranking]) -> None:

@@ -9,7 +9,7 @@ import attrs
 
 from framework.errors import UserError
 from framework.protocols import Batch, Info, Outputs
-from plugins._fitting import needed
+from plugins._fitting import needed, taken
 from plugins.metrics._confusion import IGNORED
 
 
@@ -40,7 +40,7 @@ class LiveMajority:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:  # noqa: ARG002 - only labels count
         """Count a batch: `labels` [B]."""
-        labels_B = batch["labels"]
+        labels_B = taken(batch, "labels", "metric 'majority'")
         if labels_B.ndim != 1:
             raise UserError(
                 f"metric 'majority' needs labels [B], and the model gives {[*labels_B.shape]};"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import attrs
 
 from framework.protocols import Batch, Info, Outputs
+from plugins._fitting import taken
 from plugins.metrics._confusion import IGNORED
 
 
@@ -36,9 +37,10 @@ class LiveTokenAccuracy:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Count a batch: `logits` [..., V], `labels` [...]."""
-        labels = batch["labels"]
+        owner = "metric 'token_accuracy'"
+        labels, logits = taken(batch, "labels", owner), taken(outputs, "logits", owner)
         kept = labels != IGNORED
-        self.hits += int((outputs["logits"].argmax(-1) == labels)[kept].sum())
+        self.hits += int((logits.argmax(-1) == labels)[kept].sum())
         self.tokens += int(kept.sum())
 
     def merge(self, others: Sequence[LiveTokenAccuracy]) -> None:
