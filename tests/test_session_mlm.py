@@ -58,6 +58,8 @@ def test_a_run_has_what_every_run_has(run: Path) -> None:
     """
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("completed", 8)
+    # and not val/loss, of which half is abnormal sessions'
+    assert result["best"]["metric"] == "val/anomaly/average_precision"
     losses = [point["train/loss"] for point in points(run) if "train/loss" in point]
     assert len(losses) == 8
     assert min(losses) > 1.0

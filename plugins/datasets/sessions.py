@@ -225,8 +225,8 @@ def _corpus(parts: Mapping[str, _Part], known: Sequence[str], **about: Any) -> C
         if split != "train":
             others = _SEEN[1:] if split == "test" else _SEEN[1:2]
             repeated[split] = {o: int((seen == _SEEN.index(o)).sum()) for o in others}
-            told = ", others in ".join(f"{o}: {count}" for o, count in repeated[split].items())
-            _log.info("%s: of %s sessions also occur in %s", split, len(seen), told)
+            told = " and ".join(f"{count} in {o}" for o, count in repeated[split].items())
+            _log.info("%s: %s sessions, of which other splits have %s, too", split, len(seen), told)
     train = parts["train"]
     counts = Counter(train.codes[train.rows].tolist()) if known else {}
     info = {
