@@ -27,8 +27,8 @@ from support import ROOT, environment
 from framework.commands._records import records as recorded
 from framework.errors import UserError
 from framework.testing import check_dataset
-from plugins import _cache
-from plugins.datasets import _arrow, _plan, _tables, text
+from plugins import _cache, _tables
+from plugins.datasets import _arrow, _plan, text
 from plugins.datasets._records import Corpus
 from plugins.datasets.text import Text
 
