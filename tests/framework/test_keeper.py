@@ -267,7 +267,7 @@ class Waiting:
 def test_a_failed_write_ends_the_run_at_the_next_step(
     tmp_path: Path, step: int, ended: int
 ) -> None:
-    """The error names checkpoint and reason; without a next step it comes after the test."""
+    """The error names checkpoint and reason; without a next step it comes behind the test at last."""
     (tmp_path / "checkpoints").touch()
     waiting, recorder = Waiting(), Recorder()
     save = At("step_end", step, lambda state: state.save("last"))
@@ -280,7 +280,7 @@ def test_a_failed_write_ends_the_run_at_the_next_step(
     assert run.state.step == ended
     assert recorder.of("save_end") == []
     tested = "test" in [split for _, split in recorder.of("evaluate_start")]
-    assert tested == (step == 6)  # beside which the last one was being written
+    assert step == 6 or not tested  # the last one may be known to have failed only behind the test
 
 
 def _draw() -> tuple[float, float, float, float]:
