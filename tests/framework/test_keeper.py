@@ -267,7 +267,7 @@ class Waiting:
 def test_a_failed_write_ends_the_run_at_the_next_step(
     tmp_path: Path, step: int, ended: int
 ) -> None:
-    """The error names checkpoint and reason; without a next step it comes behind the test at last."""
+    """The error names checkpoint and reason; without a next step it may come behind the test."""
     (tmp_path / "checkpoints").touch()
     waiting, recorder = Waiting(), Recorder()
     save = At("step_end", step, lambda state: state.save("last"))
