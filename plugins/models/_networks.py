@@ -112,7 +112,14 @@ def recompute(net: Any) -> None:
     net.activation_checkpointing_enable({"use_reentrant": False})
 
 
-def positions(net: Any) -> int | None:
+def check_length(net: Any, length: int) -> None:
+    """Raise `UserError` where texts may be longer than a model has positions for."""
+    room = _positions(net)
+    if room is not None and length > room:
+        raise UserError(f"model.max_length is {length} and this model has {room} positions")
+
+
+def _positions(net: Any) -> int | None:
     """Return how many tokens a model has positions for; None where that is no matter."""
     room = getattr(net.config, "max_position_embeddings", None)
     if room is None or int(room) < 0:  # as XLNet says it

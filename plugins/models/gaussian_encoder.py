@@ -92,11 +92,7 @@ class GaussianEncoder:
             net.pooler = None  # nothing reads what it gives
         _cpu.quicken(net)
         _networks.check_used(self.config, net)
-        room = _networks.positions(net)
-        if room is not None and self.max_length > room:
-            raise UserError(
-                f"model.max_length is {self.max_length} and this model has {room} positions"
-            )
+        _networks.check_length(net, self.max_length)
         if self.freeze_encoder:
             net.requires_grad_(requires_grad=False)
         module = Encoder(net, self.pooling, self.output_dim or net.config.hidden_size)

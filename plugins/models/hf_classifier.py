@@ -95,11 +95,7 @@ class HfClassifier:
         if self.packing:
             _packing.ready(net)
         _networks.check_used(self.config, net)
-        room = _networks.positions(net)
-        if room is not None and self.max_length > room:
-            raise UserError(
-                f"model.max_length is {self.max_length} and this model has {room} positions"
-            )
+        _networks.check_length(net, self.max_length)
         if self.activation_checkpointing:
             _networks.recompute(net)
         if self.freeze_encoder:
