@@ -449,20 +449,25 @@ def test_a_rank_leaves_when_its_threads_hold_nothing(tmp_path: Path) -> None:
     """What was sent is let go of while the interpreter is there for it: else it would abort."""
 
     def leave() -> bool:
-        tensor = torch.ones(2)
+        tensor, asked, sleep = torch.ones(2), threading.Event(), time.sleep
         holding, seen = [tensor], weakref.ref(tensor)
 
         def late() -> None:
-            while dist.is_initialized():
-                pass
+            asked.wait()
             holding.clear()
+
+        def waiting(seconds: float) -> None:
+            asked.set()
+            sleep(seconds)
 
         _ranks._watch(holding)
         del tensor
         thread = threading.Thread(target=late)
         thread.start()
+        time.sleep = waiting  # in this process alone, which ends
         _ranks._part()
         gone = seen() is None
+        asked.set()
         thread.join()
         return gone
 
