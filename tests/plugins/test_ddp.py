@@ -17,7 +17,6 @@ import attrs
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from rank_runs import CUTS, done, farthest, shared_by, shown, signal_at, trained, weights
