@@ -29,13 +29,12 @@ class Kind:
 
 
 _SINGLE = "dataset model loss optimizer scheduler sampler precision strategy"
+_OTHERS = "source=fetch tokenizer=build decoding=build command=execute check=observe"
 KINDS: Mapping[str, Kind] = {
     **{name: Kind(name, name) for name in _SINGLE.split()},
     "metric": Kind("metric", "metrics", many=True, listed=True),
     "callback": Kind("callback", "callbacks", many=True),
-    "source": Kind("source", None, build="fetch"),
-    **{name: Kind(name, None) for name in ("tokenizer", "decoding")},
-    "command": Kind("command", None, build="execute"),
+    **{k: Kind(k, None, build=m) for k, m in (x.split("=") for x in _OTHERS.split())},
 }
 
 

@@ -20,6 +20,7 @@ MESSAGES = "FRAMEWORK_MESSAGES"
 COMMANDS: Mapping[str, str] = {
     "run": "train an experiment and test it",
     "validate": "check an experiment without running it",
+    "check": "prove by a few steps that a training is sound",
     "plugins": "list the plugins that are installed",
     "schema": "write the JSON Schema of an experiment, for editors",
     "new-plugin": "write a package with a plugin of your own",

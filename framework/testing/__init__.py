@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from framework.testing.callback import check_callback
+    from framework.testing.check import check_check
     from framework.testing.command import check_command
     from framework.testing.dataset import check_dataset
     from framework.testing.decoding import check_decoding
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_callback",
+    "check_check",
     "check_command",
     "check_dataset",
     "check_decoding",

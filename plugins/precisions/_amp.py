@@ -69,7 +69,8 @@ class Amp:
         if finite:
             self.scaler.step(optimizer)
         self.scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        for parameter in parameters:  # as `zero_grad` does, without its 8 microseconds of looks
+            parameter.grad = None
         return norm, finite
 
     def state_dict(self) -> dict[str, Any]:

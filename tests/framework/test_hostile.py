@@ -111,6 +111,7 @@ def test_no_pickle_of_a_best_is_executed(memory: Path, kind: str) -> None:
     run = trainer(memory / "run", {"wishes": Wishes((3,)), "swap": Swap()})
     with pytest.raises(UserError, match="these weights can't be read into the model"):
         run.fit()
+    run.keeper.pool.shutdown()  # the last checkpoint may still be on its way
     assert not marker.exists()
 
 
