@@ -291,9 +291,9 @@ def test_a_missing_file_names_what_was_looked_for(
     (root / "redsm5_posts.csv").touch()  # would fail if it were read first
     if gone == "redsm5_posts.csv":
         (root / gone).unlink()
-    begun = time.monotonic()
+    begun = time.process_time()
     message = fault(Redsm5(root=root), secret)
-    assert time.monotonic() - begun < 0.5
+    assert time.process_time() - begun < 0.5
     assert all(name in message for name in [gone, *names])
 
 
