@@ -45,6 +45,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show-text", action="store_true", help="show texts of records, which are left out else"
     )
+    parser.add_argument(
+        "--tune-speed", action="store_true", help="try batch sizes, precisions and workers, too"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
@@ -56,7 +59,13 @@ def execute(options: argparse.Namespace) -> int:
     checks = list(chosen(options.only))
     with tempfile.TemporaryDirectory() as scratch:
         splits = build.dataset(experiment)
-        probe = Probe(experiment, splits, Path(scratch), show_text=options.show_text)
+        probe = Probe(
+            experiment,
+            splits,
+            Path(scratch),
+            show_text=options.show_text,
+            tune_speed=options.tune_speed,
+        )
         for name, check in checks:
             observed(probe, name, check)
             if sys.stderr.isatty():
