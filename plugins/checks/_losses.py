@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -32,6 +33,19 @@ def means(loss: Any, outputs: Mapping[str, Tensor], batch: dict[str, Any]) -> di
     with torch.no_grad():
         sums, counts = loss(outputs, batch), loss.counts(batch)
     return {name: float(value) / max(counts.get(name, 0), 1) for name, value in sums.items()}
+
+
+def of_window(update: Any, window: Any) -> Tensor:
+    """Return the loss of a step, as training divides it, with its graph."""
+    counts: Counter[str] = Counter()
+    for batch in window:
+        counts.update(update.loss.counts(batch))
+    values = [
+        value / max(counts[name], 1)
+        for batch in window
+        for name, value in update.loss(*update.forward(batch)).items()
+    ]
+    return torch.stack(values).sum()
 
 
 def logits(outputs: Mapping[str, Tensor]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 import attrs
 import torch
 
+from plugins.checks import _losses
 from plugins.checks._names import shown
 
 RECEIVED = "every trainable parameter has one"
@@ -30,9 +31,7 @@ class GradientCheck:
             return
         with probe.trial() as trainer:
             module = trainer.update.forward.module
-            for batch in probe.window():
-                outputs, placed = trainer.update.forward(batch)
-                torch.stack([*trainer.update.loss(outputs, placed).values()]).sum().backward()
+            torch.autograd.backward(_losses.of_window(trainer.update, probe.window()))
             named = {name: p for name, p in module.named_parameters() if p.requires_grad}
             frozen = [p for p in module.parameters() if not p.requires_grad]
             _received(probe, named, frozen)

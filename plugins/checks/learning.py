@@ -84,7 +84,8 @@ def _shuffled(probe: Any) -> None:
 
     def drawn(chosen: list[Any], start: int) -> list[Any]:
         labels = (start + rng.permutation(len(chosen))) % many
-        return probe.features(_losses.relabelled(chosen, labels.tolist()))
+        found: list[Any] = probe.features(_losses.relabelled(chosen, labels.tolist()))
+        return found
 
     asked = [probe.collate(drawn(unseen, start)) for start in _PAIR]
     with probe.trial() as trainer:

@@ -162,7 +162,7 @@ def _nobody(probe: Any, loss: Any, outputs: dict[str, Tensor], batch: dict[str, 
     }
     total = sum(loss(leaves, empty).values())
     if isinstance(total, Tensor) and total.requires_grad:
-        total.backward()
+        torch.autograd.backward(total)
     value = float(total.detach()) if isinstance(total, Tensor) else float(total)
     slopes = [leaf.grad for leaf in leaves.values() if leaf.grad is not None]
     if not math.isfinite(value) or not all(bool(slope.isfinite().all()) for slope in slopes):

@@ -24,12 +24,12 @@ CLIPPED = "gradients are unscaled, then clipped"
 AGREES = "agrees with float32"
 
 
-class Products(TorchDispatchMode):
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts matrix products by the type that they are computed in."""
 
     def __init__(self) -> None:
         """Start from none."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Counter[torch.dtype] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -138,13 +138,7 @@ _WINDOWS = 20
 
 def _plain(update: Any, window: Any, parameters: list[Tensor]) -> float:
     """Return the norm of a window's gradients, without the precision's scaling."""
-    counts: Counter[str] = Counter()
-    for batch in window:
-        counts.update(update.loss.counts(batch))
-    for batch in window:
-        sums = update.loss(*update.forward(batch))
-        total = sum(value / max(counts[name], 1) for name, value in sums.items())
-        total.backward()
+    torch.autograd.backward(_losses.of_window(update, window))
     norm = _norm(parameters)
     for parameter in parameters:
         parameter.grad = None
