@@ -21,6 +21,7 @@ import attrs
 from framework import build
 from framework.commands import _experiment
 from framework.commands.probe import Probe, Row, Status
+from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault, nearest, printable
 from framework.registry import Registry
 
@@ -65,6 +66,7 @@ def execute(options: argparse.Namespace) -> int:
             Path(scratch),
             show_text=options.show_text,
             tune_speed=options.tune_speed,
+            changed=lambda sets: _changed(options, sets),
         )
         for name, check in checks:
             observed(probe, name, check)
@@ -75,12 +77,20 @@ def execute(options: argparse.Namespace) -> int:
     failed = any(row.status == "fail" for row in probe.rows)
     if options.json:
         counts = Counter(row.status for row in probe.rows)
-        found = {"rows": [attrs.asdict(row) for row in probe.rows], "counts": dict(counts)}
+        found: dict[str, Any] = {"rows": [attrs.asdict(row) for row in probe.rows]}
+        found |= {"counts": dict(counts)} | ({"toml": probe.pasted} if probe.pasted else {})
         print(json.dumps(found | {"seconds": round(time.monotonic() - begun, 1)}, indent=1))
     else:
         table(probe.rows)
+        print(*(f"    {line}\n" for line in probe.pasted), sep="", end="")
         print(f"{summary(probe.rows)} in {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0
+
+
+def _changed(options: argparse.Namespace, sets: Sequence[str]) -> Experiment:
+    """Load the experiment with more values changed."""
+    changed = argparse.Namespace(**vars(options) | {"set": [*options.set, *sets]})
+    return _experiment.loaded(changed)
 
 
 def chosen(only: str = "") -> Iterator[tuple[str, Any]]:

@@ -25,6 +25,7 @@ from framework.config.experiment import Experiment
 from framework.errors import UserError
 from framework.hooks import Hooks
 from framework.protocols import Batch, Features, Record, Splits
+from framework.registry import Registry
 from framework.state import Missed
 from framework.step import Window
 from framework.trainer import Trainer
@@ -82,6 +83,10 @@ class Probe:
     """The trainer of a run that is about to begin: it must not be stepped."""
     tune_speed: bool = False
     """Whether other batch sizes, precisions and numbers of workers are to be tried."""
+    changed: Callable[[Sequence[str]], Experiment] | None = None
+    """Loads the experiment again with more of what `--set` takes."""
+    pasted: list[str] = attrs.field(factory=list)
+    """Lines of TOML that the table ends with, for a person to paste."""
     _area: str = ""
     _check: str = ""
     _kept: dict[str, Any] = attrs.field(factory=dict)
@@ -106,6 +111,10 @@ class Probe:
         """Say which row of some areas failed first, as what follows from it need not fail too."""
         rows = (row for row in self.rows if row.area in areas and row.status == "fail")
         return next((f"see {row.area}: {row.name}" for row in rows), "")
+
+    def offered(self, kind: str) -> list[str]:
+        """Names of the plugins of a kind that are installed."""
+        return [offer.name for offer in Registry().of_kind(kind)]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what `make` made when it was first asked for under this name."""

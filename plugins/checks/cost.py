@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import gc
 import itertools
+import json
 import statistics
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
+
+from framework.errors import ExperimentError, UserError
 
 _WARM, _STEPS = 1, 4
 _SIZES = (0.5, 1, 2)
@@ -39,9 +41,8 @@ class CostCheck:
             return
         with probe.trial() as trainer:
             seconds, kept = _timed(probe, trainer)
-        _time(probe, seconds)
-        _stays(probe, kept)
-        with probe.trial() as trainer:
+            _time(probe, seconds)
+            _stays(probe, kept)
             _memory(probe, trainer)
         if probe.tune_speed:
             _speed(probe)
@@ -109,13 +110,17 @@ def _memory(probe: Any, trainer: Any) -> None:
     window = probe.window()
     held = trainer.update.forward.module.parameters()
     weights = sum(p.numel() * p.element_size() for p in held)
+    states = getattr(trainer.update.optimizer, "state", {}).values()
+    tensors = [x for state in states for x in state.values() if isinstance(x, Tensor)]
+    moments = sum(x.numel() * x.element_size() for x in tensors)
     parts = []
     for times in _SIZES:
         size = max(1, int(len(window[0]["id"]) * times))
         batch = probe.collate(probe.features(probe.records(size)))
         parts.append(f"{_saved(trainer, batch) / _MIB:.1f} MiB for {len(batch['id'])}")
     told = f"kept for the backward pass: {', '.join(parts)} at once"
-    probe.passes(MEMORY, f"{told}; weights {weights / _MIB:.1f} MiB, with AdamW four times that")
+    told += f"; weights and gradients {2 * weights / _MIB:.1f} MiB"
+    probe.passes(MEMORY, f"{told}, the optimizer's states {moments / _MIB:.1f} MiB")
 
 
 def _saved(trainer: Any, batch: dict[str, Any]) -> int:
@@ -137,25 +142,31 @@ def _saved(trainer: Any, batch: dict[str, Any]) -> int:
 
 
 def _speed(probe: Any) -> None:
-    """Train a few steps in each way; the most items a second wins."""
-    found: list[tuple[float, str]] = []
-    for words, change in _ways(probe):
-        trainer = probe.build(change)
+    """Try precisions, then batch sizes, then workers, each with the best so far."""
+    size = probe.experiment.trainer.batch_size
+    axes = [
+        [f"precision={name}" for name in probe.offered("precision")],
+        [f"trainer.batch_size={size * times}" for times in (1, 2, 4)],
+        [f"trainer.workers={workers}" for workers in (0, _WORKERS)],
+    ]
+    best: list[str] = []
+    tried, rate = [], 0.0
+    for axis in axes:
+        rates = {word: _items(probe, [*best, word]) for word in axis}
+        tried += [f"{word} {found:.1f}" for word, found in rates.items() if found]
+        rate = max(rates.values())
+        best.append(max(rates, key=lambda word: rates[word]))
+    probe.passes(SPEED, f"{rate:.1f} items a second (tried: {', '.join(tried)})")
+    for word in best:
+        key, _, value = word.partition("=")
+        probe.pasted.append(f"{key} = {value if value.isdecimal() else json.dumps(value)}")
+
+
+def _items(probe: Any, sets: list[str]) -> float:
+    """Return how many items a second are trained on in some way; 0 where that can't be."""
+    try:
+        trainer = probe.build(probe.changed(sets))
         seconds, _ = _timed(probe, trainer)
-        items = change.trainer.batch_size
-        found.append((items / statistics.median(seconds), words))
-    rate, words = max(found)
-    tried = "; ".join(f"{words} {rate:.1f}/s" for rate, words in found)
-    probe.passes(SPEED, f"{rate:.1f} items/s with [trainer] {words} (of {tried})")
-
-
-def _ways(probe: Any) -> Iterator[tuple[str, Any]]:
-    experiment = probe.experiment
-    for times in (1, 2, 4):
-        for workers in (0, _WORKERS):
-            size = experiment.trainer.batch_size * times
-            training = attrs.evolve(experiment.trainer, batch_size=size, workers=workers)
-            yield (
-                f"batch_size = {size}, workers = {workers}",
-                attrs.evolve(experiment, trainer=training),
-            )
+    except (UserError, ExperimentError, RuntimeError):
+        return 0.0  # the device can't do this, or has no memory for it
+    return float(trainer.state.training.batch_size / statistics.median(seconds))
