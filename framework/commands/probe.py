@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -107,9 +108,9 @@ class Probe:
         """End a row: it can't be looked at here, and why."""
         self._row(name, "skipped", reason)
 
-    def failed(self, *areas: str) -> str:
-        """Say which row of some areas failed first, as what follows from it need not fail too."""
-        rows = (row for row in self.rows if row.area in areas and row.status == "fail")
+    def failed(self, *names: str) -> str:
+        """Say which of some rows failed first, as what follows from it need not fail too."""
+        rows = (row for row in self.rows if row.name in names and row.status == "fail")
         return next((f"see {row.area}: {row.name}" for row in rows), "")
 
     def offered(self, kind: str) -> list[str]:
@@ -249,9 +250,17 @@ class Probe:
         return self.collate(self.features(records, augment=False))
 
     def observe(self, name: str, check: Any) -> None:
-        """Have a check look, under its name; what it raises is a row that fails."""
+        """Have a check look, under its name; it leaves no trace in the random generators."""
+        import torch
+
         self._area, self._check = check.area, name
-        check.observe(self)
+        drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        try:
+            check.observe(self)
+        finally:
+            random.setstate(drawn[0])
+            np.random.set_state(drawn[1])  # noqa: NPY002 - whoever draws from it
+            torch.set_rng_state(drawn[2])
 
     def _row(self, name: str, status: Status, observed: str, advice: str = "") -> None:
         self.rows.append(Row(self._area, name, status, observed, advice, self._check))

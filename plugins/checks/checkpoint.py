@@ -10,6 +10,8 @@ import attrs
 import torch
 
 from plugins.checks import _losses
+from plugins.checks.gradient import NORMS
+from plugins.checks.loss import FINITE
 
 _BEFORE, _AFTER = 2, 2
 TRIP = "a round trip gives the same outputs"
@@ -24,7 +26,7 @@ class CheckpointCheck:
 
     def observe(self, probe: Any) -> None:
         """Take two steps, write a checkpoint, take it up, and take two more with both."""
-        if why := probe.failed("loss", "gradient"):
+        if why := probe.failed(FINITE, NORMS):
             probe.skips(TRIP, why)
             probe.skips(GOES_ON, why)
             return

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from framework.errors import ExperimentError, UserError
+from plugins.checks.gradient import NORMS
+from plugins.checks.loss import FINITE
 
 _WARM, _STEPS = 1, 4
 _SIZES = (0.5, 1, 2)
@@ -35,7 +37,7 @@ class CostCheck:
     def observe(self, probe: Any) -> None:
         """Take steps and time them; keep account of what they keep."""
         rows = (TIME, STAYS, MEMORY, *((SPEED,) if probe.tune_speed else ()))
-        if why := probe.failed("loss", "gradient"):
+        if why := probe.failed(FINITE, NORMS):
             for row in rows:
                 probe.skips(row, why)
             return
@@ -51,6 +53,7 @@ class CostCheck:
 def _timed(probe: Any, trainer: Any) -> tuple[list[float], list[tuple[int, int]]]:
     """Return the seconds of each step with its batches, and what tensors there are after it."""
     seconds, kept = [], []
+    gc.freeze()  # what was there before is neither looked at nor collected
     windows = probe.windows(trainer)
     begun = time.perf_counter()
     for number, window in enumerate(itertools.islice(windows, _WARM + _STEPS)):
@@ -61,6 +64,7 @@ def _timed(probe: Any, trainer: Any) -> tuple[list[float], list[tuple[int, int]]
         kept.append(_alive())
         begun = time.perf_counter()
     windows.close()
+    gc.unfreeze()
     return seconds[_WARM:], kept[_WARM:]
 
 
@@ -70,7 +74,7 @@ def _synchronise(trainer: Any) -> None:
 
 
 def _alive() -> tuple[int, int]:
-    """Return how many tensors with a graph there are that nobody has let go of, and their bytes."""
+    """Return how many tensors there are that nobody has let go of, and their bytes."""
     gc.collect()
     found = [x for x in gc.get_objects() if type(x) is Tensor and x.numel() > 1]
     return len(found), sum(x.numel() * x.element_size() for x in found)
@@ -157,9 +161,18 @@ def _speed(probe: Any) -> None:
         rate = max(rates.values())
         best.append(max(rates, key=lambda word: rates[word]))
     probe.passes(SPEED, f"{rate:.1f} items a second (tried: {', '.join(tried)})")
-    for word in best:
+    probe.pasted.extend(_toml(best))
+
+
+def _toml(words: list[str]) -> list[str]:
+    """Return lines to paste: keys of the experiment itself, then those of its trainer."""
+    lines, table = [], []
+    for word in words:
         key, _, value = word.partition("=")
-        probe.pasted.append(f"{key} = {value if value.isdecimal() else json.dumps(value)}")
+        name = key.removeprefix("trainer.")
+        line = f"{name} = {value if value.isdecimal() else json.dumps(value)}"
+        (lines if name == key else table).append(line)
+    return [*lines, "[trainer]", *table]
 
 
 def _items(probe: Any, sets: list[str]) -> float:

@@ -11,6 +11,7 @@ import torch
 
 from plugins.checks import _losses
 from plugins.checks._names import shown
+from plugins.checks.loss import FINITE
 
 RECEIVED = "every trainable parameter has one"
 NORMS = "norms are finite"
@@ -25,7 +26,7 @@ class GradientCheck:
 
     def observe(self, probe: Any) -> None:
         """Go backward once, as the first step does, without taking it."""
-        if why := probe.failed("loss"):
+        if why := probe.failed(FINITE):
             for row in (RECEIVED, NORMS, DEAD):
                 probe.skips(row, why)
             return

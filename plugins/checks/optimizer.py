@@ -10,6 +10,8 @@ import torch
 
 from framework.errors import listing
 from plugins.checks._names import shown
+from plugins.checks.gradient import NORMS
+from plugins.checks.loss import FINITE
 
 _MOVE = "weights and states move"
 
@@ -27,7 +29,7 @@ class OptimizerCheck:
         groups = trainer.update.optimizer.param_groups
         _groups(probe, names, groups)
         _decay(probe, names, groups)
-        if why := probe.failed("loss", "gradient"):
+        if why := probe.failed(FINITE, NORMS):
             probe.skips(_MOVE, why)
             return
         with probe.trial() as lent:

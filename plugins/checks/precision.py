@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from plugins.checks import _losses
+from plugins.checks.gradient import NORMS
+from plugins.checks.loss import FINITE
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "mkldnn")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -53,7 +55,7 @@ class PrecisionCheck:
             trainer.update.forward.module.eval()
             seen = _products(probe, trainer)
             _agrees(probe, trainer)
-        if why := probe.failed("loss", "gradient"):
+        if why := probe.failed(FINITE, NORMS):
             probe.skips(CLIPPED, why)
             probe.skips(SCALER, why)
             return

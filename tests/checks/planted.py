@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from framework.protocols import Info, Labelled, option
+from framework.protocols import Info, Labelled, Outputs, option
 from plugins.precisions._amp import Amp
 from tests.faults.parts import IGNORED, Layers, Letters, LiveNet
 
@@ -65,8 +65,9 @@ class Faulty(Layers):
 
     def forward(self, letters: Tensor, labels: Tensor | None = None, **_: Any) -> dict[str, Tensor]:
         """Return `logits` [B, C]."""
-        hidden_BH = self.letters(letters).mean(1)
-        body_BH = torch.tanh(self.body(hidden_BH))
+        there_BT1 = (letters > 0).unsqueeze(-1)
+        mean_BH = (self.letters(letters) * there_BT1).sum(1) / there_BT1.sum(1).clamp(min=1)
+        body_BH = torch.tanh(self.body(mean_BH))
         if self.fault == "dead":
             body_BH = body_BH * 0
         if self.fault == "rounds" and torch.is_autocast_enabled("cpu"):
@@ -103,9 +104,7 @@ class LiveLoss:
         """Labelled items."""
         return {"ce": int((batch["labels"] != IGNORED).sum())}
 
-    def __call__(
-        self, outputs: Mapping[str, Tensor], batch: Mapping[str, Any]
-    ) -> dict[str, Tensor]:
+    def __call__(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Return the sum, or what the fault makes of it."""
         logits_BC, labels_B = outputs["logits"].float(), batch["labels"]
         given: dict[str, Any] = {"reduction": "sum", "ignore_index": IGNORED}
