@@ -166,7 +166,8 @@ def _speed(probe: Any) -> None:
 
 def _toml(words: list[str]) -> list[str]:
     """Return lines to paste: keys of the experiment itself, then those of its trainer."""
-    lines, table = [], []
+    lines: list[str] = []
+    table: list[str] = []
     for word in words:
         key, _, value = word.partition("=")
         name = key.removeprefix("trainer.")
