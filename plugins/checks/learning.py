@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ _ITEMS = 8
 _STEPS = 60
 _ENOUGH = 0.1
 """Share of its start at which a loss has fallen far enough to stop looking."""
+_PATIENCE = 40.0
+"""Seconds after which no more steps are taken with a large model."""
 _FALLS = 0.8
 """Share of its start below which a loss has learned; what it can't fall below is not known."""
 _CHANCE = 0.6
@@ -25,6 +28,8 @@ _UNSEEN = 32
 _EXAMPLES = 64
 _PAIR = (0, 1)
 """Two ways of drawing labels, by which it is seen what of a loss depends on them."""
+_ASKED = 5000
+"""Steps that a schedule is asked for at most, evenly spread from the first to the last."""
 _COLUMNS = 40
 _BARS = "▁▂▃▄▅▆▇█"
 OVERFIT = "one batch can be overfitted"
@@ -60,13 +65,18 @@ def _overfit(probe: Any) -> None:
     with probe.trial() as trainer:
         update = _steady(trainer)
         losses: list[float] = []
-        for number in range(_STEPS):
+        begun, number = time.monotonic(), 0
+        while number < _STEPS and time.monotonic() - begun < _PATIENCE:
             found, _, _ = update([dict(batch)], number)
             losses.append(sum(map(float, found.values())))
             if losses[-1] < _ENOUGH * losses[0]:
                 break
+            number += 1
     told = f"{len(batch['id'])} records: {losses[0]:.4g} → {losses[-1]:.4g} in {len(losses)} steps"
-    if not all(map(math.isfinite, losses)) or not losses[-1] < _FALLS * losses[0]:
+    learns = all(map(math.isfinite, losses)) and losses[-1] < _FALLS * losses[0]
+    if not learns and len(losses) < _STEPS and losses[-1] < losses[0]:
+        probe.skips(OVERFIT, f"{told}, which took {_PATIENCE:.0f} s: too slow here to tell")
+    elif not learns:
         advice = "raise the learning rate, or see whether inputs and targets belong together"
         probe.fails(OVERFIT, told, advice)
     else:
@@ -132,7 +142,8 @@ def _rate(probe: Any) -> None:
     trainer, row = probe.trainer, RATE
     state = trainer.state
     total, steady = state.total_steps, getattr(state.schedule, "steady", False)
-    factors = [float(state.schedule(step)) for step in range(total)]
+    asked = np.unique(np.linspace(0, max(total - 1, 0), min(total, _ASKED)).astype(int)).tolist()
+    factors = [float(state.schedule(step)) for step in asked]
     peak = max(factors, default=0.0)
     highest = max(group["initial_lr"] for group in trainer.update.optimizer.param_groups)
     told = f"{plotted(factors)} up to {peak * highest:.3g} over {total} steps"
@@ -143,19 +154,19 @@ def _rate(probe: Any) -> None:
         probe.fails(row, f"{told}: only {peak:.2f} of the rate is ever reached", advice)
     elif not steady and total > _ITEMS and factors[-1] > peak / 2:
         probe.fails(row, f"{told}: at the end it is still {factors[-1]:.2f} of it", advice)
-    elif (wrong := _taken(probe, factors)) and not probe.failed(FINITE, NORMS):
+    elif (wrong := _taken(probe, min(2, total))) and not probe.failed(FINITE, NORMS):
         probe.fails(row, f"{told}: {wrong}", "let the optimizer step by its groups' lr")
     else:
         probe.passes(row, told)
 
 
-def _taken(probe: Any, factors: list[float]) -> str:
-    """Say where the rates of two steps differ from the schedule's."""
+def _taken(probe: Any, count: int) -> str:
+    """Say where the rates of the first steps differ from the schedule's."""
     with probe.trial() as trainer:
         groups = trainer.update.optimizer.param_groups
-        for step in probe.steps(trainer, probe.windows(), min(2, len(factors))):
+        for step in probe.steps(trainer, probe.windows(), count):
             for group in groups:
-                due = group["initial_lr"] * factors[step.number]
+                due = group["initial_lr"] * trainer.state.schedule(step.number)
                 if not math.isclose(group["lr"], due, rel_tol=1e-6):
                     return f"step {step.number + 1} was taken at {group['lr']:.3g}, not {due:.3g}"
     return ""
