@@ -21,6 +21,7 @@ import attrs
 from framework import build
 from framework.commands import _experiment
 from framework.commands.probe import Probe, Row, Status
+from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault, nearest, printable
 from framework.registry import Registry
 
@@ -45,6 +46,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--show-text", action="store_true", help="show texts of records, which are left out else"
     )
+    parser.add_argument(
+        "--tune-speed", action="store_true", help="try batch sizes, precisions and workers, too"
+    )
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
 
 
@@ -56,7 +60,14 @@ def execute(options: argparse.Namespace) -> int:
     checks = list(chosen(options.only))
     with tempfile.TemporaryDirectory() as scratch:
         splits = build.dataset(experiment)
-        probe = Probe(experiment, splits, Path(scratch), show_text=options.show_text)
+        probe = Probe(
+            experiment,
+            splits,
+            Path(scratch),
+            show_text=options.show_text,
+            tune_speed=options.tune_speed,
+            changed=lambda sets: _changed(options, sets),
+        )
         for name, check in checks:
             observed(probe, name, check)
             if sys.stderr.isatty():
@@ -66,12 +77,20 @@ def execute(options: argparse.Namespace) -> int:
     failed = any(row.status == "fail" for row in probe.rows)
     if options.json:
         counts = Counter(row.status for row in probe.rows)
-        found = {"rows": [attrs.asdict(row) for row in probe.rows], "counts": dict(counts)}
+        found: dict[str, Any] = {"rows": [attrs.asdict(row) for row in probe.rows]}
+        found |= {"counts": dict(counts)} | ({"toml": probe.pasted} if probe.pasted else {})
         print(json.dumps(found | {"seconds": round(time.monotonic() - begun, 1)}, indent=1))
     else:
         table(probe.rows)
+        print(*(f"    {line}\n" for line in probe.pasted), sep="", end="")
         print(f"{summary(probe.rows)} in {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0
+
+
+def _changed(options: argparse.Namespace, sets: Sequence[str]) -> Experiment:
+    """Load the experiment with more values changed."""
+    changed = argparse.Namespace(**vars(options) | {"set": [*options.set, *sets]})
+    return _experiment.loaded(changed)
 
 
 def chosen(only: str = "") -> Iterator[tuple[str, Any]]:

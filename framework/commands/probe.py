@@ -11,18 +11,22 @@ from __future__ import annotations
 
 import copy
 import itertools
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+import numpy as np
 
 from framework import build
 from framework.commands import _checkpoints, _resolved
 from framework.config.experiment import Experiment
+from framework.errors import UserError
 from framework.hooks import Hooks
-from framework.protocols import Batch, Record, Splits
+from framework.protocols import Batch, Features, Record, Splits
+from framework.registry import Registry
 from framework.state import Missed
 from framework.step import Window
 from framework.trainer import Trainer
@@ -78,6 +82,12 @@ class Probe:
     rows: list[Row] = attrs.field(factory=list)
     given: Trainer | None = None
     """The trainer of a run that is about to begin: it must not be stepped."""
+    tune_speed: bool = False
+    """Whether other batch sizes, precisions and numbers of workers are to be tried."""
+    changed: Callable[[Sequence[str]], Experiment] | None = None
+    """Loads the experiment again with more of what `--set` takes."""
+    pasted: list[str] = attrs.field(factory=list)
+    """Lines of TOML that the table ends with, for a person to paste."""
     _area: str = ""
     _check: str = ""
     _kept: dict[str, Any] = attrs.field(factory=dict)
@@ -97,6 +107,15 @@ class Probe:
     def skips(self, name: str, reason: str) -> None:
         """End a row: it can't be looked at here, and why."""
         self._row(name, "skipped", reason)
+
+    def failed(self, *names: str) -> str:
+        """Say which of some rows failed first, as what follows from it need not fail too."""
+        rows = (row for row in self.rows if row.name in names and row.status == "fail")
+        return next((f"see {row.area}: {row.name}" for row in rows), "")
+
+    def offered(self, kind: str) -> list[str]:
+        """Names of the plugins of a kind that are installed."""
+        return [offer.name for offer in Registry().of_kind(kind)]
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what `make` made when it was first asked for under this name."""
@@ -120,8 +139,16 @@ class Probe:
         found: Trainer = self.given or self.once("trainer", self.build)
         return found
 
-    def build(self, experiment: Experiment | None = None, splits: Splits | None = None) -> Trainer:
-        """Build all parts anew, of another experiment or of other splits where they are given."""
+    def build(
+        self,
+        experiment: Experiment | None = None,
+        splits: Splits | None = None,
+        assets: Path | None = None,
+    ) -> Trainer:
+        """Build all parts anew, of another experiment or of other splits where they are given.
+
+        With `assets`, the model's folder in a checkpoint, nothing pretrained is read.
+        """
         experiment = experiment or self.experiment
         return build.trainer(
             experiment,
@@ -130,8 +157,25 @@ class Probe:
             self.scratch / f"run-{len(list(self.scratch.iterdir()))}",
             lambda _: nullcontext(lambda _: None),
             text=_resolved.toml(experiment),
+            assets=assets,
             verify=_checkpoints.verify,
         )
+
+    def taken_up(self, trainer: Trainer) -> Trainer:
+        """Write a checkpoint of a trainer that was built, and take it up in another, as `run` does.
+
+        The random generators are then as they were when it was written.
+        """
+        trainer.keeper.save(trainer.state, ["last"])
+        trainer.keeper.wait()
+        found = _checkpoints.newest(trainer.state.folder / "checkpoints")
+        if found is None:
+            raise UserError("the checkpoint that was just written is not whole")
+        other = self.build(assets=found[0] / "model")
+        other.state.folder = trainer.state.folder
+        other.keeper.resume(other.state, *found)
+        other.keeper.go_on()
+        return other
 
     @contextmanager
     def trial(self) -> Iterator[Trainer]:
@@ -146,6 +190,7 @@ class Probe:
         forward, optimizer = trainer.update.forward, trainer.update.optimizer
         module = forward.module
         weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+        mode = module.training
         before = copy.deepcopy((optimizer.state_dict(), forward.precision.state_dict()))
         with torch.random.fork_rng():
             torch.manual_seed(self.experiment.seed)
@@ -156,6 +201,7 @@ class Probe:
                 module.load_state_dict(weights)
                 optimizer.load_state_dict(before[0])
                 forward.precision.load_state_dict(before[1])
+                module.train(mode)
                 for parameter in module.parameters():
                     parameter.grad = None
 
@@ -170,23 +216,51 @@ class Probe:
         found: Window = self.once("window", lambda: next(self.windows()))
         return [dict(batch) for batch in found]
 
-    def steps(self, trainer: Trainer, windows: Iterator[Window], count: int) -> Iterator[Step]:
+    def steps(
+        self, trainer: Trainer, windows: Iterator[Window], count: int, first: int = 0
+    ) -> Iterator[Step]:
         """Take optimizer steps with a lent trainer; each is yielded when it has been taken."""
-        for number, window in zip(range(count), windows, strict=False):
+        for number, window in zip(range(first, first + count), windows, strict=False):
             loss, norm, missed = trainer.update(window, number)
             means = {name: float(value) for name, value in loss.items()}
             yield Step(number, window, means, float(norm), missed)
 
+    def records(self, count: int, split: str = "train") -> list[Record]:
+        """So many records of a split, or all, evenly spread over it."""
+        records = self.splits[split]
+        number = min(count, len(records))
+        return [records[at * len(records) // number] for at in range(number)]
+
+    def features(self, records: Sequence[Record], *, augment: bool = True) -> list[Features]:
+        """Encode records (changed ones, too) as training does; the same every time."""
+        processor = self.trainer.feeds["train"].processor
+        encoded = processor.encode(list(records))
+        found = [encoded[at] for at in range(len(encoded))]
+        if not augment or not getattr(processor, "augments", True):
+            return found
+        rngs = [np.random.default_rng([self.experiment.seed, at]) for at in range(len(found))]
+        return [processor.augment(each, rng) for each, rng in zip(found, rngs, strict=True)]
+
+    def collate(self, features: Sequence[Features]) -> Batch:
+        """Make one batch of features."""
+        return dict(self.trainer.feeds["train"].processor.collate(list(features)))
+
     def batch(self, records: Sequence[Record]) -> Batch:
         """Return records (changed ones, too) as one batch, without augmentation."""
-        processor = self.trainer.feeds["train"].processor
-        features = processor.encode(list(records))
-        return dict(processor.collate([features[at] for at in range(len(features))]))
+        return self.collate(self.features(records, augment=False))
 
     def observe(self, name: str, check: Any) -> None:
-        """Have a check look, under its name; what it raises is a row that fails."""
+        """Have a check look, under its name; it leaves no trace in the random generators."""
+        import torch
+
         self._area, self._check = check.area, name
-        check.observe(self)
+        drawn = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+        try:
+            check.observe(self)
+        finally:
+            random.setstate(drawn[0])
+            np.random.set_state(drawn[1])  # noqa: NPY002 - whoever draws from it
+            torch.set_rng_state(drawn[2])
 
     def _row(self, name: str, status: Status, observed: str, advice: str = "") -> None:
         self.rows.append(Row(self._area, name, status, observed, advice, self._check))

@@ -9,9 +9,11 @@ import attrs
 import torch
 
 from framework.errors import listing
+from plugins.checks._names import shown
+from plugins.checks.gradient import NORMS
+from plugins.checks.loss import FINITE
 
-_SHOWN = 3
-"""Names that a row tells; of the others it tells how many there are."""
+_MOVE = "weights and states move"
 
 
 @attrs.frozen
@@ -27,6 +29,9 @@ class OptimizerCheck:
         groups = trainer.update.optimizer.param_groups
         _groups(probe, names, groups)
         _decay(probe, names, groups)
+        if why := probe.failed(FINITE, NORMS):
+            probe.skips(_MOVE, why)
+            return
         with probe.trial() as lent:
             _states(probe, names, lent)
 
@@ -81,7 +86,7 @@ def _states(probe: Any, names: dict[int, str], trainer: Any) -> None:
         for _ in probe.steps(trainer, probe.windows(), 2)
     ]
     still = [names.get(id(p), "?") for p, old in zip(held, before, strict=True) if p.equal(old)]
-    row = "weights and states move"
+    row = _MOVE
     if len(still) == len(held):
         told = "two steps changed no weight at all"
         probe.fails(row, told, "look at the learning rate, the schedule's start and the optimizer")
@@ -105,9 +110,3 @@ def _tensors(state: dict[str, Any]) -> list[torch.Tensor]:
 def _equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
     pairs = zip(one, other, strict=False)
     return len(one) == len(other) and all(a.equal(b) for a, b in pairs)
-
-
-def shown(names: list[str]) -> str:
-    """Return the first few names, and how many there are besides."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{listing(names[:_SHOWN])}{more}"
