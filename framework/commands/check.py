@@ -21,9 +21,13 @@ import attrs
 from framework import build
 from framework.commands import _experiment
 from framework.commands.probe import Probe, Row, Status
+from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault, nearest, printable
+from framework.protocols import Splits
 from framework.registry import Registry
+from framework.trainer import Trainer
 
+_log = logging.getLogger("framework")
 EXAMPLE = "example: python -m framework check experiments/focal_bert.toml"
 AREAS = (
     "data", "input", "loss", "gradient", "learning", "precision", "optimizer", "metrics",
@@ -72,6 +76,24 @@ def execute(options: argparse.Namespace) -> int:
         table(probe.rows)
         print(f"{summary(probe.rows)} in {time.monotonic() - begun:.0f} s")
     return 1 if failed else 0
+
+
+def glance(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
+    """Say in one line what the checks find that cost nothing; a run never ends of it."""
+    try:
+        probe = Probe(experiment, splits, trainer.state.folder, given=trainer)
+        for name, check in chosen():
+            if getattr(check, "free", False):
+                observed(probe, name, check)
+    except UserError as error:
+        _log.warning("checks: %s", error)
+        return
+    wrong = [row.name for row in probe.rows if row.status in ("warn", "fail")]
+    if not wrong:
+        _log.info("checks: %s", summary(probe.rows))
+        return
+    command = f"python -m framework check {os.path.relpath(trainer.state.folder)}/experiment.toml"
+    _log.warning("checks: %s (%s); see %s", summary(probe.rows), ", ".join(wrong), command)
 
 
 def chosen(only: str = "") -> Iterator[tuple[str, Any]]:

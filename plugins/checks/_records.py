@@ -65,12 +65,15 @@ def bare(records: Sequence[Record]) -> Sequence[Record]:
 
 def contents(probe: Any) -> dict[str, Contents]:
     """Read the records of every split, once for all checks."""
-    return probe.once("contents", lambda: {s: _read(probe, s) for s in probe.splits.keys()})  # noqa: SIM118
+    names = probe.splits.keys()
+    found: dict[str, Contents] = probe.once("contents", lambda: {s: _read(probe, s) for s in names})
+    return found
 
 
 def texts(probe: Any) -> list[str]:
     """Return the keys of records that hold texts."""
-    return probe.once("texts", lambda: _texts(probe.splits))
+    found: list[str] = probe.once("texts", lambda: _texts(probe.splits))
+    return found
 
 
 def _texts(splits: Any) -> list[str]:

@@ -130,16 +130,23 @@ def _texts(probe: Any, found: Mapping[str, Contents]) -> None:
     all_ = []
     for split, one in _pairs(found):
         content = found[split]
-        ids = [content.ids[at] for at in _repeated(content, known[split], found[one], known[one])]
-        if ids:
-            share = len(ids) / len(content)
-            all_.append(_Repeats(split, one, ids, share, usual, "say what one says"))
+        hits = [*_repeated(content, known[split], found[one], known[one])]
+        if hits:
+            ids, share = [content.ids[at] for at in hits], len(hits) / len(content)
+            all_.append(_Repeats(split, one, ids, share, usual, _said(content, hits, fields)))
     what = f"texts under {examples(fields)}" if fields else "contents"
     advice = (
         "drop them from one side, or report figures without them: a model that remembers train"
         " knows these answers"
     )
     _told(probe, "no text in two splits", all_, f"{what} differ{told(found)}", advice)
+
+
+def _said(content: Contents, hits: Sequence[int], fields: Sequence[str]) -> str:
+    """Say that these records repeat something, and how many different texts they have."""
+    counts = (f"{len({content.fields[key][at] for at in hits})} under '{key}'" for key in fields)
+    different = ", ".join(counts) or f"{len({content.contents[at] for at in hits})} different"
+    return f"say what one says ({different})"
 
 
 def _values(content: Contents, fields: Sequence[str]) -> list[Sequence[int]]:

@@ -17,8 +17,8 @@ _IDS, _TYPES = "input_ids", "token_type_ids"
 _SHOWN = 12
 _WIDE = 0.6
 """Share of padding that is a waste to look at."""
-_CLOSE = 1e-4
-"""What padding may change of an output, beside 1 and beside its own size."""
+_CLOSE = 0.01
+"""What padding may change of an output, beside what another record changes."""
 _LOOKED = 512
 
 
@@ -119,16 +119,21 @@ def _unseen(probe: Any) -> None:
         other = beside[key]
         if isinstance(one, Tensor) and one.is_floating_point() and one.ndim == other.ndim > 0:
             first, same = _both(one[0], other[0])
-            far[key] = float((first - same).abs().max() / (1 + first.abs().max()))
+            mine, theirs = _both(one[0], one[1])
+            spread = float((mine - theirs).abs().max())
+            far[key] = float((first - same).abs().max()) / (spread or 1.0)
     wrong = [key for key, value in far.items() if not value <= _CLOSE]
     if not far:
         probe.skips(row, "outputs can't be compared")
     elif wrong:
-        told = ", ".join(f"{key} by {far[key]:.1g}" for key in wrong)
+        moved = ", ".join(f"{key} by {far[key]:.1%}" for key in wrong)
+        told = f"a longer record beside it moves a record's outputs ({moved} of what another has)"
         advice = "give the model a mask of what is padding, and let it use it"
-        probe.fails(row, f"a record beside a longer one has other outputs: {told}", advice)
+        probe.fails(row, told, advice)
     else:
-        probe.passes(row, f"beside a longer record outputs are the same to {max(far.values()):.1g}")
+        most = max(far.values())
+        told = f"a longer record beside it moves outputs by {most:.0e} of what another record has"
+        probe.passes(row, told)
 
 
 def _placed(batch: Batch, device: Any) -> Batch:

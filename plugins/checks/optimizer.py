@@ -72,6 +72,11 @@ def _decay(probe: Any, names: dict[int, str], groups: list[dict[str, Any]]) -> N
 
 def _states(probe: Any, names: dict[int, str], trainer: Any) -> None:
     """Steps change the weights and what the optimizer keeps of them."""
+    row = "weights and states move"
+    counts = [trainer.update.loss.counts(batch) for batch in probe.window()]
+    if not any(count for part in counts for count in part.values()):
+        probe.skips(row, "nothing is a target: see input")
+        return
     optimizer = trainer.update.optimizer
     held = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.detach().clone() for p in held]
@@ -81,7 +86,6 @@ def _states(probe: Any, names: dict[int, str], trainer: Any) -> None:
         for _ in probe.steps(trainer, probe.windows(), 2)
     ]
     still = [names.get(id(p), "?") for p, old in zip(held, before, strict=True) if p.equal(old)]
-    row = "weights and states move"
     if len(still) == len(held):
         told = "two steps changed no weight at all"
         probe.fails(row, told, "look at the learning rate, the schedule's start and the optimizer")

@@ -32,8 +32,10 @@ class ReadingCheck:
                 probe.skips(row, "records have no texts")
             return
         chosen = {split: _chosen(probe, split) for split in probe.splits.keys()}  # noqa: SIM118
-        _short(probe, fields, chosen)
-        _ends(probe, fields, chosen)
+        if _short(probe, fields, chosen) < _MOST:
+            _ends(probe, fields, chosen)
+        else:
+            probe.skips("texts are read to their end", "see 'more than one token'")
 
 
 def _chosen(probe: Any, split: str) -> tuple[list[Record], list[Record]]:
@@ -44,8 +46,8 @@ def _chosen(probe: Any, split: str) -> tuple[list[Record], list[Record]]:
     return spread, [records[at] for at in longest]
 
 
-def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None:
-    """Count the records that have a token besides those that even no text at all has."""
+def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> float:
+    """Return the share of records with one token besides those that even no text at all has."""
     row = "more than one token"
     few, count, least = [], 0, []
     for split, feed in probe.trainer.feeds.items():
@@ -54,7 +56,7 @@ def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None
             around = max(features["length"] for features in _encoded(probe, blank))
         except Exception as error:  # noqa: BLE001 - whatever a processor makes of no text
             probe.skips(row, f"no text can't be encoded ({type(error).__name__})")
-            return
+            return 0.0
         lengths = np.asarray(feed.lengths)
         records = probe.splits[split]
         few += [str(records[at]["id"]) for at in np.flatnonzero(lengths == around + 1).tolist()]
@@ -63,7 +65,7 @@ def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None
     share = len(few) / max(1, count)
     if not few:
         probe.passes(row, f"the shortest have, besides special ones, {', '.join(least)}")
-        return
+        return share
     shown = f"{len(few)} of {count} records ({share:.1%}) are one token alone, as {examples(few)}"
     advice = "see whether these are texts, and whether the vocabulary knows their words"
     if share >= _MOST:
@@ -72,24 +74,25 @@ def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None
         probe.warns(row, shown, advice)
     else:
         probe.passes(row, shown)
+    return share
 
 
 def _ends(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None:
     """Leave out last words: where features stay as they are, these are never read."""
-    row, lost, shares, some = "texts are read to their end", {}, {}, []
-    for split, parts in chosen.items():
-        for records in parts:
-            cut = _cut(probe, records, fields)
-            for field, ids in cut.items():
+    row = "texts are read to their end"
+    lost: dict[str, set[str]] = {}
+    shares = []
+    for spread, longest in chosen.values():
+        cut = _cut(probe, spread, fields)
+        shares.append(len({name for ids in cut.values() for name in ids}) / max(1, len(spread)))
+        for found in (cut, _cut(probe, longest, fields)):
+            for field, ids in found.items():
                 lost.setdefault(field, set()).update(ids)
-            if records is parts[0]:
-                hit = {name for ids in cut.values() for name in ids}
-                shares[split] = len(hit) / max(1, len(records))
-                some += hit
-    share = max(shares.values())
+    share = max(shares)
     if not any(lost.values()):
-        longest = max(int(np.max(feed.lengths)) for feed in probe.trainer.feeds.values())
-        probe.passes(row, f"of some {_LOOKED} of each split, the longest too: at most {longest}")
+        most = max(int(np.max(feed.lengths)) for feed in probe.trainer.feeds.values())
+        told = f"those of {_LOOKED} records of each split, half of them the longest, of up to {most}"
+        probe.passes(row, told)
         return
     of = ", ".join(f"{field}: {examples(sorted(ids))}" for field, ids in lost.items() if ids)
     shown = f"{share:.0%} of records lose words at the end ({of})"
