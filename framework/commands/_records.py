@@ -151,6 +151,8 @@ class RunRecords:
     def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
         """Create the run folder, or take it up again; `UserError` where it can't be written."""
         if self.rank:
+            if new:
+                check.glance(experiment, splits, trainer)
             return
         folder, made = trainer.state.folder, False
         record = _environment(experiment, splits, trainer, self.data)

@@ -79,21 +79,31 @@ def execute(options: argparse.Namespace) -> int:
 
 
 def glance(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
-    """Say in one line what the checks find that cost nothing; a run never ends of it."""
+    """Say in one line what the checks find that cost nothing; a run never ends of it.
+
+    All ranks look, as what is theirs together may need all of them, and the first says it.
+    """
+    import torch
+
+    state = trainer.state
     try:
-        probe = Probe(experiment, splits, trainer.state.folder, given=trainer)
-        for name, check in chosen():
-            if getattr(check, "free", False):
-                observed(probe, name, check)
+        probe = Probe(experiment, splits, state.folder, given=trainer)
+        with torch.random.fork_rng(devices=[]):  # the run's own draws stay as they are
+            for name, check in chosen():
+                if getattr(check, "free", False):
+                    observed(probe, name, check)
     except UserError as error:
         _log.warning("checks: %s", error)
         return
-    wrong = [row.name for row in probe.rows if row.status in ("warn", "fail")]
-    if not wrong:
-        _log.info("checks: %s", summary(probe.rows))
+    if state.strategy.rank:
         return
-    command = f"python -m framework check {os.path.relpath(trainer.state.folder)}/experiment.toml"
-    _log.warning("checks: %s (%s); see %s", summary(probe.rows), ", ".join(wrong), command)
+    wrong = [row.name for row in probe.rows if row.status in ("warn", "fail")]
+    if wrong:
+        command = f"python -m framework check {os.path.relpath(state.folder)}/experiment.toml"
+        told = f"{summary(probe.rows)} ({', '.join(wrong)})"
+        _log.warning("checks: %s; see %s", told, command)
+    else:
+        _log.info("checks: %s", summary(probe.rows))
 
 
 def chosen(only: str = "") -> Iterator[tuple[str, Any]]:

@@ -91,7 +91,7 @@ def _ends(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None:
     share = max(shares)
     if not any(lost.values()):
         most = max(int(np.max(feed.lengths)) for feed in probe.trainer.feeds.values())
-        told = f"those of {_LOOKED} records of each split, half of them the longest, of up to {most}"
+        told = f"those of {_LOOKED} records of each split, half of them the longest: {most}"
         probe.passes(row, told)
         return
     of = ", ".join(f"{field}: {examples(sorted(ids))}" for field, ids in lost.items() if ids)

@@ -13,7 +13,7 @@ from scipy.stats import chi2_contingency
 from support import ROOT
 
 from plugins.checks import _minhash
-from plugins.checks.labels import drift
+from plugins.checks.classes import drift
 from tests.checks.planted import ended, looked
 
 FAULTS = {

@@ -1,4 +1,4 @@
-"""Check labels: which there are, and whether each split has about the same mix of them."""
+"""Check classes: which there are, and whether each split has about the same mix of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHANCE, _EFFECT = 1e-3, 0.1
 
 
 @attrs.frozen
-class LabelsCheck:
+class ClassesCheck:
     """Labels are in range, none lacks in train, splits have one mix, counts are train's own."""
 
     area = "data"
