@@ -20,7 +20,7 @@ from framework.protocols import Record
 
 MOST = 100_000
 """Records of a split that are read; of more, so many that are evenly spread."""
-FREE = 500
+FREE = 200
 """The same where a run is about to begin, and nothing may take long."""
 _TEXTS, _NAMED = ("text", "text_pair"), ("id", "label", "group", "meta")
 _LOOKED = 200
@@ -146,4 +146,4 @@ def examples(ids: Sequence[str]) -> str:
 def told(found: Mapping[str, Contents]) -> str:
     """Say how many records were read, if not all."""
     part = [f"{len(c)} of {c.whole} in {split}" for split, c in found.items() if len(c) < c.whole]
-    return f" ({listing(part)} were read, evenly spread)" if part else ""
+    return f" ({', '.join(part)} were read, evenly spread)" if part else ""

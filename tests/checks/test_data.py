@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import chi2_contingency
 from support import ROOT
 
-from plugins.checks import _minhash
+from plugins.checks import _minhash, _records
 from plugins.checks.classes import drift
 from tests.checks.planted import ended, looked
 
@@ -170,6 +170,26 @@ def test_near_duplicates_are_those_of_brute_force() -> None:
 def test_few_letters_are_texts_too() -> None:
     """Texts shorter than a run are alike where they are the same, and nothing is like nothing."""
     assert list(_minhash.alike(["ab", "", "a"], ["ab", "abc", ""], 0.9)) == [(0, 0, 1.0)]
+
+
+def test_of_large_splits_some_are_read() -> None:
+    """Evenly spread, first and last among them, and how many is said."""
+    chosen = [*_records.some(range(1000), 5)]  # type: ignore[arg-type]
+    assert chosen == [0, 249, 499, 749, 999]
+    assert [*_records.some(range(5), 5)] == [0, 1, 2, 3, 4]  # type: ignore[arg-type]
+    part = _records.Contents(1000, ids=["a"] * 5)
+    said = " (5 of 1000 in val were read, evenly spread)"
+    assert _records.told({"train": _records.Contents(1, ids=["b"]), "val": part}) == said
+
+
+def test_a_rare_label_is_not_missed_in_a_part(
+    planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where some records are read, and none of them has a label, the dataset's counts decide."""
+    monkeypatch.setattr(_records, "MOST", 1)
+    for fault, expected in (("", set()), ("balance", {("data", "label balance")})):
+        _, rows = looked(capsys, planted, f"dataset.fault={fault}", only="data")
+        assert ended(rows, "fail") & {("data", "label balance")} == expected
 
 
 def test_drift_is_pearsons_chi_squared() -> None:
