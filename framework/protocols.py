@@ -368,8 +368,9 @@ class Callback(Protocol):
     `once` (True: of several ranks only the first calls it, as it does sinks: it must ask for
     nothing, neither to stop nor to save; the others are called on every rank, but for `save_end`,
     which is the first rank's),
-    `state_dict` (numbers, text, tensors, lists and dicts of them) and `load_state_dict`, and
-    `sync(folder)`, which delivers later what a run could not and says in words what that was.
+    `state_dict` (numbers, text, tensors, lists and dicts of them) and `load_state_dict`,
+    `sync(folder)`, which delivers later what a run could not and says in words what that was, and
+    `reached()`, which says whether what it delivers to answers now, and in words what that is.
     """
 
     def build(self) -> object:

@@ -7,6 +7,7 @@ import logging
 import os
 import posixpath
 import re
+import socket
 import sqlite3
 import threading
 import warnings
@@ -16,6 +17,7 @@ from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import filelock
 
@@ -91,6 +93,24 @@ def database(uri: str) -> Path | None:
     """Return the sqlite file of a URI that `store` returned; None for other stores."""
     path, _, _ = uri.removeprefix(_SQLITE).partition("?")
     return Path(path) if uri.startswith(f"{_SQLITE}/") else None
+
+
+def unreached(uri: str, seconds: float) -> str:
+    """Return why nothing answers where a store is said to be; nothing where something does.
+
+    No request is sent to a server, and no file is made.
+    """
+    parts = urlsplit(uri)
+    if parts.scheme not in ("http", "https"):
+        file = database(uri)
+        folder = next((f for f in file.parents if f.is_dir()), None) if file else None
+        return "" if folder is None or os.access(folder, os.W_OK) else f"{folder}: can't be written"
+    try:
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        socket.create_connection((parts.hostname or "", port), timeout=seconds).close()
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return ""
 
 
 @contextmanager

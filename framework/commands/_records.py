@@ -24,7 +24,7 @@ from typing import Any
 import attrs
 
 from framework import build, checkpoint
-from framework.commands import _checkpoints, _inside, _monitors, _resolved, tables
+from framework.commands import _checkpoints, _inside, _monitors, _resolved, check, tables
 from framework.config.experiment import Experiment
 from framework.errors import ExperimentError, UserError, fault, listing, nearest
 from framework.hooks import Hooks
@@ -151,6 +151,8 @@ class RunRecords:
     def begin(self, experiment: Experiment, splits: Splits, trainer: Trainer, *, new: bool) -> None:
         """Create the run folder, or take it up again; `UserError` where it can't be written."""
         if self.rank:
+            if new:
+                check.glance(experiment, splits, trainer)
             return
         folder, made = trainer.state.folder, False
         record = _environment(experiment, splits, trainer, self.data)
@@ -169,6 +171,8 @@ class RunRecords:
             raise UserError(f"{folder}: can't create the run folder ({error.strerror})") from error
         self.folder = folder
         self.buffer.attach(folder / "run.log")
+        if new:
+            check.glance(experiment, splits, trainer)
 
     def result(self, state: State) -> None:
         """Write how the run stands; a disk that refuses is told and hides no other error."""

@@ -23,8 +23,11 @@ from framework.commands import _experiment
 from framework.commands.probe import Probe, Row, Status
 from framework.config.experiment import Experiment
 from framework.errors import RunError, UserError, fault, nearest, printable
-from framework.registry import Registry
+from framework.protocols import Splits
+from framework.registry import Offer, Registry
+from framework.trainer import Trainer
 
+_log = logging.getLogger("framework")
 EXAMPLE = "example: python -m framework check experiments/focal_bert.toml"
 AREAS = (
     "data", "input", "loss", "gradient", "learning", "precision", "optimizer", "metrics",
@@ -93,23 +96,67 @@ def _changed(options: argparse.Namespace, sets: Sequence[str]) -> Experiment:
     return _experiment.loaded(changed)
 
 
+def glance(experiment: Experiment, splits: Splits, trainer: Trainer) -> None:
+    """Say in one line what the checks find that cost nothing; a run never ends of it.
+
+    All ranks look, as what is theirs together may need all of them, and the first says it.
+    """
+    import torch
+
+    state = trainer.state
+    try:
+        probe = Probe(experiment, splits, state.folder, given=trainer)
+        with torch.random.fork_rng(devices=[]):  # the run's own draws stay as they are
+            for name, check in chosen():
+                if getattr(check, "free", False):
+                    observed(probe, name, check)
+    except UserError as error:
+        _log.warning("checks: %s", error)
+        return
+    if state.strategy.rank:
+        return
+    wrong = [row.name for row in probe.rows if row.status in ("warn", "fail")]
+    if wrong:
+        command = f"python -m framework check {os.path.relpath(state.folder)}/experiment.toml"
+        told = f"{summary(probe.rows)} ({', '.join(wrong)})"
+        _log.warning("checks: %s; see %s", told, command)
+    else:
+        _log.info("checks: %s", summary(probe.rows))
+
+
 def chosen(only: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every check that is installed, made, in the table's order; of some areas alone."""
     wanted = [name.strip() for name in only.split(",") if name.strip()]
-    made = [(offer, offer.load()) for offer in Registry().of_kind("check")]
-    checks = []
-    for offer, cls in made:
-        try:
-            checks.append((offer.name, cls()))
-        except (TypeError, ValueError) as error:
-            owner = f"check '{offer.name}' of {offer.owner}"
-            raise UserError(f"{owner} can't be made without options ({error})") from error
+    checks = [(offer.name, _made(offer)) for offer in Registry().of_kind("check")]
     there = list(dict.fromkeys([*AREAS, *(check.area for _, check in checks)]))
     for name in wanted:
         if name not in there:
             raise UserError(f"--only: no check has the area '{name}'{nearest(name, there)}")
     checks.sort(key=lambda item: (there.index(item[1].area), item[0]))
     yield from (item for item in checks if not wanted or item[1].area in wanted)
+
+
+def _made(offer: Offer) -> Any:
+    """Make a check; one that can't be made is a row of its own, and the others look."""
+    try:
+        return offer.load()()
+    except UserError as error:
+        return _Broken(str(error))
+    except (TypeError, ValueError) as error:
+        told = f"check '{offer.name}' of {offer.owner} can't be made without options ({error})"
+        return _Broken(told)
+
+
+@attrs.frozen
+class _Broken:
+    """Stands for a check that is none."""
+
+    problem: str
+    area: str = "environment"
+
+    def observe(self, probe: Probe) -> None:
+        """Say so."""
+        probe.fails("every check can look", self.problem, "mend or uninstall it")
 
 
 def observed(probe: Probe, name: str, check: Any) -> None:

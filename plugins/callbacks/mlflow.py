@@ -176,6 +176,12 @@ class Tracker:
         if self._attempt(state, delivery, finish) and options.register and status == "FINISHED":
             self._attempt(state, delivery, register, upload=True)
 
+    def reached(self) -> tuple[bool, str]:
+        """Say whether the store can be reached, and which it is."""
+        uri = shared.store(self.options.uri)
+        problem = shared.unreached(uri, self.options.timeout)
+        return not problem, f"{shared.public(uri)}{problem and f' ({problem})'}"
+
     def sync(self, folder: Path) -> str:
         """Deliver what the store lacks of a run that is over; what that was, in words.
 

@@ -77,6 +77,10 @@ def _decay(probe: Any, names: dict[int, str], groups: list[dict[str, Any]]) -> N
 
 def _states(probe: Any, names: dict[int, str], trainer: Any) -> None:
     """Steps change the weights and what the optimizer keeps of them."""
+    counts = [trainer.update.loss.counts(batch) for batch in probe.window()]
+    if not any(count for part in counts for count in part.values()):
+        probe.skips(_MOVE, "nothing is a target: see input")
+        return
     optimizer = trainer.update.optimizer
     held = [p for group in optimizer.param_groups for p in group["params"]]
     before = [p.detach().clone() for p in held]
@@ -86,21 +90,18 @@ def _states(probe: Any, names: dict[int, str], trainer: Any) -> None:
         for _ in probe.steps(trainer, probe.windows(), 2)
     ]
     still = [names.get(id(p), "?") for p, old in zip(held, before, strict=True) if p.equal(old)]
-    row = _MOVE
     if len(still) == len(held):
         told = "two steps changed no weight at all"
-        probe.fails(row, told, "look at the learning rate, the schedule's start and the optimizer")
+        probe.fails(_MOVE, told, "look at the rate, the schedule's start and the optimizer")
         return
-    stuck = [
-        names.get(key, "?") for key, first in states[0].items() if _equal(first, states[1][key])
-    ]
-    if any(states[0].values()) and len(stuck) == len(held):
+    stuck = all(_equal(first, states[1][key]) for key, first in states[0].items())
+    if any(states[0].values()) and stuck:
         told = "what the optimizer keeps is the same after the second step"
-        probe.fails(row, told, "let its step() update its state")
+        probe.fails(_MOVE, told, "let its step() update its state")
         return
     moved = f"{len(held) - len(still)} of {len(held)} parameters moved in two steps"
     kept = sum(map(len, states[1].values()))
-    probe.passes(row, f"{moved}, with {kept} tensors of state" if kept else f"{moved}, no state")
+    probe.passes(_MOVE, f"{moved}, with {kept} tensors of state" if kept else f"{moved}, no state")
 
 
 def _tensors(state: dict[str, Any]) -> list[torch.Tensor]:

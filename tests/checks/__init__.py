@@ -1,0 +1,1 @@
+"""Checks find what was planted, and nothing else."""
