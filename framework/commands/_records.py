@@ -99,6 +99,8 @@ class RunRecords:
     """The run folder, once it is there."""
     rank: int = 0
     """Only the first rank, 0, writes."""
+    written: Experiment | None = None
+    """The experiment as it is told, where the one that runs has parts that stand in no file."""
 
     def place(self, name: str) -> Path:
         """Name a folder for a new run, after the time."""
@@ -119,7 +121,7 @@ class RunRecords:
 
     def text(self, experiment: Experiment) -> str:
         """Return the resolved experiment in TOML."""
-        return _resolved.toml(experiment)
+        return _resolved.toml(self.written or experiment)
 
     def alone(self, folder: Path) -> AbstractContextManager[None]:
         """Keep other processes from going on with this run; `UserError` where one does."""
@@ -160,7 +162,7 @@ class RunRecords:
             if new:
                 folder.mkdir(parents=True)
                 made = True
-            _replace(folder / "experiment.toml", self.text(experiment))
+            replace(folder / "experiment.toml", self.text(experiment))
             _write(folder / "environment.json", record)
             _write(folder / "splits.json", _sides(splits))
         except OSError as error:
@@ -314,10 +316,10 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, content: Any) -> None:
-    _replace(file, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+    replace(file, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def _replace(file: Path, text: str) -> None:
+def replace(file: Path, text: str) -> None:
     """Write a file whole or not at all, even if the power goes."""
     part = file.with_name(f".{file.name}.part")
     with part.open("w", encoding="utf-8") as stream:

@@ -1,0 +1,294 @@
+"""A search's study: its storage, and who runs which trial, so that each is run, and once.
+
+Optuna's storages keep it. Trials are taken, and those of killed processes found, under a lock that
+ends with its process: there are never more of them than were asked for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import attrs
+import filelock
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from framework.commands import _engines, _owner, _resolved
+from framework.commands._search import Plan
+from framework.config.experiment import Experiment
+from framework.errors import UserError, listing
+
+_CREATION = 120.0
+"""Seconds to wait for another process that creates the tables of a database."""
+_TRIES = 5
+ATTEMPTS = 2
+"""Times that a trial is taken up at most; that of a killed process is tried again once."""
+_RUNNING, _WAITING = TrialState.RUNNING, TrialState.WAITING
+Lock = Callable[[], AbstractContextManager[Any]]
+
+
+@attrs.define
+class _Lock:
+    """The lock of the journal; it ends with its process, and what that wrote half is removed."""
+
+    file: Path
+    stream: IO[str] | None = None
+
+    def acquire(self) -> bool:
+        """Wait for it."""
+        self.stream = self.file.with_name(f"{self.file.name}.lock").open("w", encoding="ascii")
+        fcntl.lockf(self.stream, fcntl.LOCK_EX)
+        _mend(self.file)
+        return True
+
+    def release(self) -> None:
+        """Let others have it."""
+        assert self.stream is not None
+        self.stream.close()
+
+
+def _mend(file: Path) -> None:
+    """Cut off a line that a killed process hasn't ended: the next one would be lost with it."""
+    with file.open("r+b") as stream:
+        end = stream.seek(0, os.SEEK_END)
+        if not end or (stream.seek(end - 1), stream.read(1))[1] == b"\n":
+            return
+        stream.seek(0)
+        stream.truncate(stream.read().rfind(b"\n") + 1)
+
+
+@attrs.define
+class Desk:
+    """Gives out the trials of a study, and takes what came of them."""
+
+    study: optuna.Study
+    plan: Plan
+    seed: int
+    lock: Lock
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial there is."""
+        found: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return found
+
+    def take(self) -> optuna.Trial | None:
+        """Take up the next trial; None where all that were asked for are taken."""
+        with self.lock():
+            self._recover()
+            trials = self.trials()
+            waiting = any(trial.state == _WAITING for trial in trials)
+            if len(trials) >= self.plan.search.trials and not waiting:
+                return None
+            given = self.plan.search.sampler
+            self.study.sampler = _engines.made("sampler", given, self.seed, len(trials))
+            with quiet():
+                trial = self.study.ask()
+            attempt = trial.user_attrs.get("attempt", 0) + 1
+            for key, value in {**_owner.mine(), "attempt": attempt}.items():
+                trial.set_user_attr(key, value)
+        return trial
+
+    def over(self) -> bool:
+        """Whether nothing is left to do, nor anybody at it."""
+        return all(trial.state.is_finished() for trial in self.trials())
+
+    def tell(self, trial: optuna.Trial, state: TrialState, said: Mapping[str, Any]) -> bool:
+        """Say how a trial ended; False where it is no longer this process's to tell."""
+        with self.lock():
+            values = said.get("values") if state == TrialState.COMPLETE else None
+            if not self._holds(trial):
+                return False
+            for key, value in said.items():
+                trial.set_user_attr(key, value)
+            with quiet():
+                for name, excess in self.excesses(said.get("metrics", {})).items():
+                    trial.set_constraint(name, excess)
+                self.study.tell(trial, values, state)
+        return True
+
+    def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """Return by how much metrics break their bounds; what isn't above 0 keeps them."""
+        found = {}
+        for name, bound in self.plan.bounds.items() if metrics else ():
+            if bound.low is not None:
+                found[f"{name} low"] = bound.low - metrics[name]
+            if bound.high is not None:
+                found[f"{name} high"] = metrics[name] - bound.high
+        return found
+
+    def give_back(self, trial: optuna.Trial) -> None:
+        """Leave a trial that was interrupted to whoever asks next."""
+        with self.lock():
+            if self._holds(trial):
+                trial.set_user_attr("attempt", trial.user_attrs["attempt"] - 1)
+                self._requeue(trial._trial_id)  # noqa: SLF001 - it has no other name
+
+    def _holds(self, trial: optuna.Trial) -> bool:
+        now = self.trials()[trial.number]
+        mine = now.user_attrs.get("owner") == trial.user_attrs["owner"]
+        return mine and now.state == _RUNNING
+
+    def _recover(self) -> None:
+        """Have the trials of processes that are gone tried again, those of before as failed."""
+        for trial in self.trials():
+            if trial.state != _RUNNING or not _owner.gone(trial.user_attrs):
+                continue
+            if trial.user_attrs.get("attempt", 0) < ATTEMPTS:
+                self._requeue(trial._trial_id)  # noqa: SLF001
+                continue
+            storage, number = self.study._storage, trial._trial_id  # noqa: SLF001
+            storage.set_trial_user_attr(number, "reason", "its process was killed, twice")
+            storage.set_trial_state_values(number, TrialState.FAIL)
+
+    def _requeue(self, number: int) -> None:
+        # it keeps its number and what was drawn; Optuna's own retry would make a further trial
+        self.study._storage.set_trial_state_values(number, _WAITING)  # noqa: SLF001
+
+
+@contextmanager
+def alive(trial: optuna.Trial) -> Iterator[None]:
+    """Give signs of life for a trial, which a process on another machine goes by."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(_owner.BEAT):
+            # the storage may be away for a while, and so may the trial
+            with contextlib.suppress(Exception):
+                trial.set_user_attr("alive", time.time())
+
+    thread = threading.Thread(target=beat, daemon=True, name="alive")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Optuna's remarks from the terminal."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def opened(plan: Plan, name: str, folder: Path, seed: int, facts: Mapping[str, Any]) -> Desk:
+    """Open the study of a name, which is made where there is none, in a folder that is.
+
+    `UserError` where the storage can't be reached, or where `facts`, by path in the experiment,
+    aren't those that the study began with.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder.mkdir(parents=True, exist_ok=True)
+    search = plan.search
+    with filelock.FileLock(folder / ".creation.lock", timeout=_CREATION):
+        storage, lock = _opened(plan, name, folder)
+        with lock(), quiet():
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                directions=search.directions,
+                pruner=_engines.made("pruner", search.pruner),
+                load_if_exists=True,
+            )
+            began = study.user_attrs.get("facts")
+            if began is None:
+                study.set_user_attr("facts", {**facts})
+            elif changed := [k for k in {**began, **facts} if began.get(k) != facts.get(k)]:
+                raise UserError(
+                    f"{folder}: this search began with another {listing(sorted(changed)[:3])};"
+                    " give the experiment another name, or remove the study"
+                )
+    return Desk(study, plan, seed, lock)
+
+
+def _opened(plan: Plan, name: str, folder: Path) -> tuple[Any, Lock]:
+    """Open the storage, and return the lock under which trials are taken."""
+    uri, local = plan.search.storage, filelock.FileLock(folder / ".taking.lock")
+    if uri == "journal":
+        file = folder / "journal.log"
+        backend = JournalFileBackend(str(file), _Lock(file))
+        return optuna.storages.JournalStorage(backend), lambda: local
+    if uri.startswith("sqlite:///"):
+        file = plan.folder / uri.removeprefix("sqlite:///")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        local = filelock.FileLock(f"{file}.lock", timeout=_CREATION)
+        with local:
+            return _database(f"sqlite:///{file}"), lambda: local
+    storage = _database(uri)
+    return storage, lambda: _server_lock(storage, name)
+
+
+def _database(uri: str) -> Any:
+    """Open a database; another machine may be making its tables at the moment."""
+    import sqlalchemy
+
+    shown = sqlalchemy.make_url(uri).render_as_string(hide_password=True)
+    for left in reversed(range(_TRIES)):
+        try:
+            # a writer waits for the others
+            arguments = {"timeout": _CREATION} if uri.startswith("sqlite") else {}
+            return optuna.storages.RDBStorage(uri, engine_kwargs={"connect_args": arguments})
+        except ImportError as error:
+            wanted = getattr(error, "name", None) or "its driver"
+            raise UserError(f"{shown}: needs the package {wanted}; install it") from None
+        except Exception as error:  # noqa: BLE001 - drivers have errors of their own
+            if uri.startswith("sqlite") or not left:
+                reason = type(getattr(error, "orig", None) or error).__name__
+                raise UserError(f"{shown}: can't be opened ({reason})") from None
+            time.sleep(1.0)
+    raise AssertionError
+
+
+@contextmanager
+def _server_lock(storage: Any, name: str) -> Iterator[None]:
+    """Hold the server's own lock of a study's name: other machines share no file with this one."""
+    import sqlalchemy
+
+    words = {
+        "postgresql": ("SELECT pg_advisory_lock(hashtext(:n))", "pg_advisory_unlock(hashtext(:n))"),
+        "mysql": ("SELECT GET_LOCK(:n, -1)", "RELEASE_LOCK(:n)"),
+    }
+    take, leave = words[storage.engine.dialect.name]
+    # MySQL takes 64 characters
+    given = {"n": f"composable-nlp {name}"[:64]}
+    with storage.engine.connect() as connection:
+        connection.execute(sqlalchemy.text(take), given)
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text(f"SELECT {leave}"), given)
+
+
+def facts(experiment: Experiment, plan: Plan) -> dict[str, Any]:
+    """Return what must stay the same while a study grows, by path; of files only their names."""
+    tree = _resolved.tree(experiment)
+    for label, part in experiment.callbacks.items():
+        if getattr(part.options.build(), "sink", False):
+            del tree["callbacks"][label]  # it only tells of the trials
+    kept = {key: getattr(plan.search, key) for key in _KEPT}
+    return dict(_flat({**tree, "requires": [], "search": kept}))
+
+
+_KEPT = ("metric", "direction", "space", "constraints", "seeds")
+
+
+def _flat(item: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(item, Mapping) and item:
+        for key, inner in item.items():
+            yield from _flat(inner, f"{path}.{key}".lstrip("."))
+    else:
+        plain = item.name if isinstance(item, Path) else item
+        yield path, json.loads(json.dumps(plain, default=str))
