@@ -194,9 +194,8 @@ ALONE = {
         "8:10: pruner 'percentile': Percentile must be between 0 and 100 inclusive but got 101.0.",
     ),
     "pruning by several metrics": (
-        "[search]\nmetric = ['val/f1', 'val/loss']\ndirection = ['maximize', 'minimize']\n"
-        "pruner = 'median'",
-        "8:10: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",
+        "[search]\nmetric=['val/f1', 'val/loss']\ndirection=['maximize', 'minimize']\npruner='median'",
+        "8:8: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",
     ),
     "a storage of the search": (
         SEARCH + "storage = 'trials.db'",
