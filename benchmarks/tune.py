@@ -72,9 +72,7 @@ def main() -> int:
     mean = statistics.fmean(differences)
     spread = statistics.stdev(differences) if len(differences) > 1 else math.nan
     error = spread / math.sqrt(len(differences))
-    print(
-        f"\n{100 * saved:.1f} % of the steps saved; the best {mean:+.4f} (standard error {error:.4f})"
-    )
+    print(f"\n{saved:.1%} of the steps saved; the best {mean:+.4f} (standard error {error:.4f})")
     return 0 if saved >= SAVED and (mean >= -error or math.isnan(error)) else 1
 
 

@@ -53,6 +53,7 @@ model = { use = "hf_classifier", config = { hidden_size = 8 } }
 loss.use = "focal"
 metrics.f1 = {}
 """
+SEVERAL = "[search]\nmetric = ['val/f1', 'val/loss']\ndirection = ['maximize', 'minimize']\n"
 SEARCH = "[search]\nmetric = 'val/f1'\ndirection = 'maximize'\n"
 ALONE = {
     "an unknown key": ("seeds = 1", "5:1: an experiment has no key 'seeds'; did you mean 'seed'?"),
@@ -194,8 +195,8 @@ ALONE = {
         "8:10: pruner 'percentile': Percentile must be between 0 and 100 inclusive but got 101.0.",
     ),
     "pruning by several metrics": (
-        "[search]\nmetric=['val/f1', 'val/loss']\ndirection=['maximize', 'minimize']\npruner='median'",
-        "8:8: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",
+        SEVERAL + "pruner = 'median'",
+        "8:10: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",
     ),
     "a storage of the search": (
         SEARCH + "storage = 'trials.db'",

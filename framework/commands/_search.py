@@ -241,7 +241,9 @@ def _line(
         values = {(*at, "choices", index): value for index, value in enumerate(given.choices)}
     else:
         values = {(*at, name): spec[name] for name in ("low", "high", "step") if name in spec}
-    taken = [_taken(structurer, each, place, v) for each in found for place, v in values.items()]
+    taken = [
+        _taken(structurer, each, place, v) for each in found.values() for place, v in values.items()
+    ]
     above_dimension = others.get(above)
     labels = above_dimension.labels if above_dimension else ()
     return Dimension(
