@@ -190,10 +190,6 @@ ALONE = {
         SEARCH + "sampler = { use = 'tpe', n_startup_trial = 3 }",
         "8:26: sampler 'tpe' has no option 'n_startup_trial'; did you mean 'n_startup_trials'?",
     ),
-    "a value of the search's pruner": (
-        SEARCH + "pruner = { use = 'percentile', percentile = 101.0 }",
-        "8:10: pruner 'percentile': Percentile must be between 0 and 100 inclusive but got 101.0.",
-    ),
     "pruning by several metrics": (
         SEVERAL + "pruner = 'median'",
         "8:10: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",

@@ -38,9 +38,9 @@ def check_one(structurer: Structurer, path: Keys) -> None:
             if isinstance(name, str) and name not in exact and not _begins(name, open_):
                 inside = name if isinstance(names, dict) else index
                 at = (*path, field.name) + (() if isinstance(names, str) else (inside,))
-                structurer.lacks(
-                    at, f"nothing computes '{name}'{nearest(name, known, 'there are')}"
-                )
+                if not structurer.draft.partial:  # what does may stand in what can't be read
+                    message = f"nothing computes '{name}'{nearest(name, known, 'there are')}"
+                    structurer.fail(at, message, at_value=not isinstance(names, dict))
 
 
 def inner(options: Any) -> list[str]:

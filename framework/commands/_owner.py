@@ -26,7 +26,7 @@ def gone(said: Mapping[str, Any]) -> bool:
         return True  # it was killed before it could say who it is
     place, process, begun = owner
     if place and place == _place():
-        return _begun(process) != begun
+        return bool(_begun(process) != begun)
     return time.time() - float(said.get("alive", 0.0)) > GRACE
 
 

@@ -41,7 +41,8 @@ def _drawn(study: optuna.Study, found: Mapping[str, Any], name: str, folder: Pat
         with _study.quiet():
             made = _PLOTS[name](study, found)
             figure = plt.gcf() if made is None else _figure(made)
-            figure.savefig(file, dpi=100, bbox_inches="tight")
+            figure.tight_layout()
+            figure.savefig(file, dpi=100)
     except (ValueError, RuntimeError, ImportError) as error:
         _log.debug("%s: not drawn (%s)", name, error)
         return None

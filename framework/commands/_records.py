@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import inspect
 import json
@@ -236,7 +237,6 @@ def _environment(
     """Return the record of what a run ran on and with."""
     import torch
 
-    packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
         attrs.asdict(part.offer, filter=lambda field, _: field.name != "entry")
         | {"source_sha256": source_hash(type(part.options))}
@@ -250,13 +250,20 @@ def _environment(
         "threads": torch.get_num_threads(),
         "ranks": trainer.state.strategy.world_size,
         "launch": launch(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "packages": {**_packages()},
         "plugins": plugins,
         "git": _git(),
         "data": {str(f): data.get(str(f)) or _sha256(splits, f) for f in splits.files},
         "info": splits.info,
         "loss": getattr(trainer.update.loss, "facts", {}),
     }
+
+
+@functools.cache
+def _packages() -> Mapping[str, str]:
+    """Return the version of what is installed, by name; read once in a process of several runs."""
+    packages = {dist.name: dist.version for dist in distributions()}
+    return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
 def _sha256(splits: Splits, file: Path) -> str:

@@ -137,7 +137,7 @@ class Desk:
     def _holds(self, trial: optuna.Trial) -> bool:
         now = self.trials()[trial.number]
         mine = now.user_attrs.get("owner") == trial.user_attrs["owner"]
-        return mine and now.state == _RUNNING
+        return bool(mine and now.state == _RUNNING)
 
     def _recover(self) -> None:
         """Have the trials of processes that are gone tried again, those of before as failed."""
