@@ -154,6 +154,29 @@ def test_a_search_makes_the_trials_that_were_asked_for(searched: Searched) -> No
         assert "[search]" not in drawn["callbacks"]
 
 
+def test_only_the_best_keeps_its_checkpoints(searched: Searched) -> None:
+    """A search of many trials would fill the disk."""
+    (best,) = searched.found["best"]
+    kept = {file.parent.name for file in searched.root.glob("2*/checkpoints")}
+    again = {each["run"] for each in searched.found["retrained"]["seeds"].values()}
+    assert kept == {*best["runs"], *again}
+
+
+def test_what_cannot_go_together_is_a_failed_trial(tmp_path: Path, command: Command) -> None:
+    """Each value is one that its option takes; both at once are not, and the search goes on."""
+    text = SPACE[: SPACE.index('"optimizer')].replace("trials = 6", "trials = 4")
+    text += """\
+"callbacks.mlflow" = { choices = ["mlflow", { use = "mlflow", register = "a" }] }
+"callbacks.mlflow.alias" = { choices = ["", "b"] }
+"""
+    done = search(tmp_path / "a", command, f"{text}[callbacks.mlflow]\n", "search.retrain=0")
+    for trial in done.found["trials"]:
+        bad = "register" not in trial["params"]["callbacks.mlflow"]
+        bad &= trial["params"]["callbacks.mlflow.alias"] == "b"
+        assert (trial["state"] == "fail") == bad
+        assert ("'alias' needs 'register'" in trial["reason"]) == bad
+
+
 def test_an_option_is_drawn_where_the_chosen_component_has_it(searched: Searched) -> None:
     """Gamma is focal's alone."""
     drawn = [trial["params"] for trial in searched.found["trials"]]

@@ -10,9 +10,9 @@ from typing import Any
 
 import attrs
 import filelock
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
-from framework.commands import _page, _records, _resolved, _study
+from framework.commands import _page, _records, _resolved
 from framework.commands._search import Search
 from framework.commands._study import Desk
 from framework.commands._worker import Worker, retrained
@@ -24,14 +24,8 @@ _FILES = ("*.toml", "study.json", "study.html", "*.png")
 
 def best(desk: Desk) -> list[FrozenTrial]:
     """Return the best trial, or, of several metrics, every one that no other outdoes in all."""
-    with _study.quiet():
-        if len(desk.plan.search.metrics) > 1:
-            done = [t for t in desk.trials() if t.state == TrialState.COMPLETE]
-            return [*desk.study.best_trials] if done else []
-        try:
-            return [desk.study.best_trial]
-        except ValueError:  # none is complete, or none keeps the constraints
-            return []
+    numbers = desk.best(1)
+    return [trial for trial in desk.trials() if trial.number in numbers]
 
 
 def ended(worker: Worker, folder: Path) -> dict[str, Any]:

@@ -72,6 +72,9 @@ class Search:
         " can share",
         validator=_storage,
     )
+    keep: int = option(
+        1, help="best trials so far whose checkpoints are kept; 0: those of all", validator=ge(0)
+    )
     seeds: int = option(
         1, help="runs of a trial, each of another seed, whose mean counts", validator=ge(1)
     )

@@ -117,6 +117,17 @@ class Desk:
                 self.study.tell(trial, values, state)
         return True
 
+    def best(self, number: int) -> set[int]:
+        """Return the best trials so far: so many, or of several metrics what nothing outdoes."""
+        with quiet():
+            done = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+            good = [t for t in done if all(excess <= 0 for excess in t.constraints.values())]
+            if len(self.plan.search.metrics) > 1:
+                return {t.number for t in self.study.best_trials} if good else set()
+        sign = -1 if self.plan.search.directions[0] == "maximize" else 1
+        ranked = sorted(good, key=lambda trial: (sign * trial.value, trial.number))
+        return {trial.number for trial in ranked[:number]}
+
     def excesses(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Return by how much metrics break their bounds; what isn't above 0 keeps them."""
         found = {}
@@ -191,7 +202,10 @@ def opened(plan: Plan, name: str, folder: Path, seed: int, facts: Mapping[str, A
     aren't those that the study began with.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: can't be written ({error.strerror})") from None
     search = plan.search
     with filelock.FileLock(folder / ".creation.lock", timeout=_CREATION):
         storage, lock = _opened(plan, name, folder)
@@ -275,9 +289,12 @@ def _server_lock(storage: Any, name: str) -> Iterator[None]:
 def facts(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     """Return what must stay the same while a study grows, by path; of files only their names."""
     tree = _resolved.tree(experiment)
-    for label, part in experiment.callbacks.items():
-        if getattr(part.options.build(), "sink", False):
-            del tree["callbacks"][label]  # it only tells of the trials
+    # those that only tell of the trials may change
+    tree["callbacks"] = {
+        label: tree["callbacks"][label]
+        for label, part in experiment.callbacks.items()
+        if not getattr(part.options.build(), "sink", False)
+    }
     kept = {key: getattr(plan.search, key) for key in _KEPT}
     return dict(_flat({**tree, "requires": [], "search": kept}))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +18,7 @@ from framework.commands._study import Desk
 from framework.commands._trial import Bench, Watch
 from framework.config.experiment import Experiment
 from framework.config.merge import Draft
-from framework.errors import UserError
+from framework.errors import ExperimentError, UserError
 
 if TYPE_CHECKING:
     import optuna
@@ -37,13 +39,16 @@ class Worker:
     """What the experiment was when the search began."""
     root: Path
     """Where the run folders are."""
+    parent: int = 0
+    """The process that started this one as a helper, and without which it ends."""
 
     def work(self, told: Callable[[], None]) -> None:
         """Run trials until none is left to run, not another's either; `told` comes after each."""
-        while True:
+        while os.getppid() == self.parent or not self.parent:
             trial = self.desk.take()
             if trial is not None:
                 self._one(trial)
+                self._tidy()
             elif self.desk.over():
                 told()
                 return
@@ -52,12 +57,8 @@ class Worker:
             told()
 
     def experiment(self, drawn: Mapping[str, Any], seed: int | None = None) -> Experiment:
-        """Load the experiment with what a trial drew; `UserError` if it has changed meanwhile."""
-        plan = self.desk.plan
-        facts = _study.facts(_space.loaded(self.file, self.sets, plan, {}), plan)
-        if facts != self.facts:
-            raise UserError(f"{self.file}: changed while it was being searched; start this again")
-        return _space.loaded(self.file, self.sets, plan, drawn, seed)
+        """Load the experiment with what a trial drew."""
+        return _space.loaded(self.file, self.sets, self.desk.plan, drawn, seed)
 
     def _one(self, trial: optuna.Trial) -> None:
         try:
@@ -69,14 +70,28 @@ class Worker:
             self.desk.give_back(trial)
             raise
 
+    def _tidy(self) -> None:
+        """Remove the checkpoints of trials that others outdo: they would fill the disk."""
+        kept = self.desk.best(self.desk.plan.search.keep) if self.desk.plan.search.keep else None
+        for trial in self.desk.trials() if kept is not None else ():
+            if trial.state.is_finished() and trial.number not in kept:
+                for run in trial.user_attrs.get("runs", ()):
+                    shutil.rmtree(self.root / run / "checkpoints", ignore_errors=True)
+
     def _result(self, trial: optuna.Trial) -> tuple[TrialState, dict[str, Any]]:
         """Run a trial, over as many seeds as were asked for."""
         plan, watches = self.desk.plan, []
         said: dict[str, Any] = {"runs": [], "steps": 0, "seconds": 0.0}
+        if _study.facts(self.experiment({}), plan) != self.facts:
+            raise UserError(f"{self.file}: changed while it was being searched; start this again")
         drawn = _space.draw(trial, plan)
         for at in range(plan.search.seeds):
             watch = Watch(plan, None if at else trial)
-            ran = self.bench.run(self.experiment(drawn, self.desk.seed + at), watch)
+            try:
+                experiment = self.experiment(drawn, self.desk.seed + at)
+            except ExperimentError as error:  # what was drawn can't go together
+                return TrialState.FAIL, said | {"reason": error.problems[0].message}
+            ran = self.bench.run(experiment, watch)
             said["runs"] += [ran.folder] if ran.folder else []
             said["steps"] += watch.steps
             said["seconds"] += ran.seconds

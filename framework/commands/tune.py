@@ -59,6 +59,7 @@ def execute(options: argparse.Namespace) -> int:
             bench = Bench(plan, experiment.seed, parents)
             worker = Worker(desk, bench, options.experiment, _drafts(options), facts, folder.parent)
             if options.worker:
+                worker.parent = os.getppid()
                 worker.work(lambda: None)
                 return 0
             board = Board(desk, shown=not options.json)

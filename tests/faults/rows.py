@@ -34,12 +34,11 @@ Check = Callable[[Path, int], Outcome]
 
 @attrs.frozen
 class Row:
-    """One fault; without a check it waits for something, or is missing."""
+    """One fault; without a check it is missing."""
 
     number: int
     injection: str
     check: Check | None = None
-    waiting: str = ""
     imports: tuple[str, ...] = ()
     """What its processes would each import for seconds: the one they are forked from does."""
 

@@ -123,6 +123,10 @@ def failing(folder: Path, _: int) -> Outcome:
         (experiment,) = client.search_experiments(filter_string="name = 'fault'")
         tracked = client.search_runs([experiment.experiment_id])
     kept = {run.info.run_name: run.info.status for run in tracked}
+    parents = {run.info.run_id for run in tracked if run.info.run_name == "study"}
+    nested = {run.data.tags.get("mlflow.parentRunId") for run in tracked} - {None}
+    if len(parents) != 1 or nested != parents:
+        wrong.append(f"{len(parents)} runs of the search, and {len(nested)} that others name")
     wrong += [f"tracked: {what}" for trial in trials for what in _recorded(kept, trial)]
     counts = Counter(trial["state"] for trial in trials)
     said = ", ".join(f"{number} trials {state}" for state, number in sorted(counts.items()))
