@@ -72,8 +72,9 @@ class Worker:
 
     def _tidy(self) -> None:
         """Remove the checkpoints of trials that others outdo: they would fill the disk."""
-        kept = self.desk.best(self.desk.plan.search.keep) if self.desk.plan.search.keep else None
-        for trial in self.desk.trials() if kept is not None else ():
+        number = self.desk.plan.search.keep
+        kept = self.desk.best(number)
+        for trial in self.desk.trials() if number else ():
             if trial.state.is_finished() and trial.number not in kept:
                 for run in trial.user_attrs.get("runs", ()):
                     shutil.rmtree(self.root / run / "checkpoints", ignore_errors=True)
