@@ -22,6 +22,7 @@ from support import ROOT, TINY, Command, environment, install, points
 from framework.__main__ import main
 from framework.commands import _engines, _owner
 from framework.commands._study import _Lock
+from plugins.callbacks.mlflow import Mlflow
 from tests.faults.experiments import TEXT, install_parts
 
 SPACE = """
@@ -419,6 +420,11 @@ def test_every_engine_can_be_made() -> None:
         for name in names:
             made = _engines.made(kind, {"use": name, **needed.get(name, {})}, 1, 2)
             assert type(made).__name__ == names[name]
+
+
+def test_a_trial_registers_no_model() -> None:
+    """It is nested under the search's run; what is registered is what runs by itself."""
+    assert Mlflow(register="m", alias="best").nested("1") == Mlflow(parent="1")
 
 
 def test_who_is_gone_is_known() -> None:
