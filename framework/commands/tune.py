@@ -159,15 +159,14 @@ def _ended(started: Sequence[subprocess.Popen[bytes]], folder: Path, *, asked: b
 
 def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> int:
     shown = os.path.relpath(folder)
+    best = found["best"]
     if as_json:
         print(json.dumps(found, indent=1))
-    best = found["best"]
+        return 0 if best else 1
     if not best:
         reasons = [t["reason"] for t in found["trials"] if t["reason"]]
         last = f"; the last failed: {reasons[-1]}" if reasons else ""
         raise RunError(f"{shown}: of {len(found['trials'])} trials none is a result{last}")
-    if as_json:
-        return 0
     for each in best:
         values = zip(found["metrics"], each["values"], strict=True)
         print(f"best trial {each['number']}: " + ", ".join(f"{k} {v:.4f}" for k, v in values))
