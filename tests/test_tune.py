@@ -21,7 +21,7 @@ from support import ROOT, TINY, Command, environment, install, points
 
 from framework.__main__ import main
 from framework.commands import _engines, _owner
-from framework.commands._study import _Lock
+from framework.commands._storage import JournalLock
 from plugins.callbacks.mlflow import Mlflow
 from tests.faults.experiments import TEXT, install_parts
 
@@ -446,7 +446,7 @@ def test_a_line_that_was_half_written_is_cut_off(tmp_path: Path) -> None:
     file = tmp_path / "journal.log"
 
     def opened() -> Any:
-        backend = optuna.storages.journal.JournalFileBackend(str(file), _Lock(file))
+        backend = optuna.storages.journal.JournalFileBackend(str(file), JournalLock(file))
         return optuna.storages.JournalStorage(backend)
 
     study = optuna.create_study(storage=opened(), study_name="a")
@@ -466,10 +466,10 @@ def test_the_journals_lock_ends_with_its_process(tmp_path: Path) -> None:
     file.touch()
     pid = os.fork()
     if not pid:
-        _Lock(file).acquire()
+        JournalLock(file).acquire()
         os._exit(9)
     os.waitpid(pid, 0)
-    lock = _Lock(file)
+    lock = JournalLock(file)
     assert lock.acquire()
     # it holds others up while it is held
     pid = os.fork()
