@@ -23,17 +23,16 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal
 
 import attrs
 from attrs.validators import ge, min_len
 
-from framework.commands import _engines, _monitors, _toml
+from framework.commands import _engines, _monitors, _paths, _toml
 from framework.config.positions import Path as Keys
 from framework.config.structure import Structurer
-from framework.errors import nearest
 from framework.protocols import option
 
 _DATABASE = re.compile(r"(sqlite|(postgresql|mysql)(\+\w+)?)://.+")
@@ -236,8 +235,11 @@ def _line(
         return None
     cls = Choices if "choices" in spec else Range
     given = structurer.options(cls, spec, at, f"'{key}'")
-    above = next((o for o in _above(key) if o in others), "")
-    found = _found(structurer, key, above, others.get(above))
+    above = next((o for o in _paths.around(key) if o in others), "")
+    outer = others.get(above)
+    if above and outer is None:
+        return None  # its own mistake has been told
+    found = _paths.found(structurer, key, above, len(outer.labels) if outer else 0)
     if given is None or not found:
         return None
     if cls is Choices:
@@ -247,15 +249,14 @@ def _line(
     taken = [
         _taken(structurer, each, place, v) for each in found.values() for place, v in values.items()
     ]
-    above_dimension = others.get(above)
-    labels = above_dimension.labels if above_dimension else ()
+    labels = outer.labels if outer else ()
     return Dimension(
         key,
         given,
         all(type(value) is int for value in taken),
         _labels(given.choices) if cls is Choices else (),
         structurer.draft.folder(at),
-        above if above_dimension and found.keys() != {-1} else "",
+        above if outer and found.keys() != {-1} else "",
         [labels[index] for index in found if index >= 0],
     )
 
@@ -274,73 +275,3 @@ def _labels(choices: Sequence[Any]) -> list[Any]:
     plain = all(isinstance(value, (str, int, float)) for value in choices)
     # 1 and true are equal
     return [*choices] if plain and len({*choices}) == len(choices) else [*map(_toml.value, choices)]
-
-
-def _above(key: str) -> Iterator[str]:
-    """Yield the paths around a path, the nearest first."""
-    while "." in key:
-        key = key.rpartition(".")[0]
-        yield key
-
-
-def _found(
-    structurer: Structurer, key: str, above: str, chosen: Dimension | None
-) -> dict[int, Any]:
-    """Return the kind of the component, or the field of the option, that a path names.
-
-    It is that of each choice of the component around it, by number, which the line `above` varies;
-    that of -1 is the experiment's own. Nothing where it names nothing, which is told, or where its
-    component can't be loaded.
-    """
-    known, at = structurer.classes, ("search", "space", key)
-    places: dict[int, Keys] = {-1: ()}
-    keys = key.split(".")
-    if above and isinstance(getattr(chosen, "spec", None), Choices):
-        assert chosen is not None
-        inside = [(*at[:2], above, "choices", i) for i in range(len(chosen.labels))]
-        if any(place in known for place in inside):
-            places, keys = dict(enumerate(inside)), key.removeprefix(f"{above}.").split(".")
-    elif above and chosen is None:
-        return {}  # its own mistake has been told
-    found = {index: _walked(known, place, keys, above) for index, place in places.items()}
-    good = {i: each for i, each in found.items() if each is not None and not _wrong(each)}
-    if not good:
-        wrong = [each for each in found.values() if _wrong(each)]
-        if wrong:
-            near = [each for each in wrong if "did you mean" in each[0]]
-            structurer.fail(at, (near or wrong)[0][0], at_value=False)
-    return good
-
-
-def _wrong(found: Any) -> bool:
-    return isinstance(found, tuple)
-
-
-def _walked(known: Mapping[Keys, Any], start: Keys, keys: Sequence[str], above: str) -> Any:
-    """Follow a path from a place; a kind, a field, None for what can't be loaded, or (message,)."""
-    path, field = start, None
-    for key in keys:
-        if field is not None and get_origin(field.type) is dict:
-            # a free table, as `model.config`: any key, and values of its type
-            return field.evolve(type=get_args(field.type)[-1], validator=None)
-        if path in known and known[path] is None:
-            return None
-        fields = _inside(known, path)
-        if key not in fields:
-            near = nearest(key, sorted(fields), "there is")
-            outer = above if start else ""
-            name = ".".join(filter(None, (outer, *map(str, path[len(start) :]))))
-            return (f"no option is named '{key}'" + (f" in '{name}'" if name else "") + near,)
-        field, path = fields[key], (*path, key)
-    kind, _ = known.get(path) or ("", None)
-    if not kind and field is None and known.get(path, "") is not None:
-        return (f"'{'.'.join(keys)}' names a table, not an option",)
-    return kind or field
-
-
-def _inside(known: Mapping[Keys, Any], path: Keys) -> dict[str, Any]:
-    """Return the fields of the options at a path, or the labels of the parts there."""
-    if path in known:
-        return dict(attrs.fields_dict(known[path][1]))
-    below = (p for p in known if len(p) > len(path) and p[: len(path)] == path)
-    return {str(p[len(path)]): None for p in below}
