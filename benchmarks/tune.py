@@ -32,6 +32,7 @@ seed = SEED
 callbacks.mlflow = false
 callbacks.progress = false
 callbacks.early_stopping = false
+callbacks.checkpoint.monitor = "val/roc_auc"
 [trainer]
 steps = STEPS
 epochs = 30
