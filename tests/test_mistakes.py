@@ -53,6 +53,7 @@ model = { use = "hf_classifier", config = { hidden_size = 8 } }
 loss.use = "focal"
 metrics.f1 = {}
 """
+SEVERAL = "[search]\nmetric = ['val/f1', 'val/loss']\ndirection = ['maximize', 'minimize']\n"
 SEARCH = "[search]\nmetric = 'val/f1'\ndirection = 'maximize'\n"
 ALONE = {
     "an unknown key": ("seeds = 1", "5:1: an experiment has no key 'seeds'; did you mean 'seed'?"),
@@ -170,6 +171,43 @@ ALONE = {
     "directions of the search that don't match": (
         "[search]\nmetric = ['val/f1']\ndirection = ['maximize', 'minimize']",
         "5:1: search: 'metric' and 'direction' must be as many, at least one: 1 and 2",
+    ),
+    "an option that no choice of the search has": (
+        SEARCH + "space.loss = { choices = ['focal', 'cross_entropy'] }\n"
+        "space.'loss.gama' = { low = 0, high = 1 }",
+        "9:7: no option is named 'gama' in 'loss'; did you mean 'gamma'?",
+    ),
+    "a bound that the option of a choice refuses": (
+        SEARCH + "space.loss = { choices = ['focal', 'cross_entropy'] }\n"
+        "space.'loss.label_smoothing' = { low = -1.0, high = 0.5 }",
+        "9:40: 'label_smoothing' must be >= 0.0: -1.0",
+    ),
+    "a sampler of the search": (
+        SEARCH + "sampler = 'tep'",
+        "8:11: no sampler is named 'tep'; did you mean 'tpe'?",
+    ),
+    "an option of the search's sampler": (
+        SEARCH + "sampler = { use = 'tpe', n_startup_trial = 3 }",
+        "8:26: sampler 'tpe' has no option 'n_startup_trial'; did you mean 'n_startup_trials'?",
+    ),
+    "pruning by several metrics": (
+        SEVERAL + "pruner = 'median'",
+        "8:10: 2 metrics can't be pruned by: remove 'pruner', or keep one metric",
+    ),
+    "a storage of the search": (
+        SEARCH + "storage = 'trials.db'",
+        (
+            "8:11: 'storage' must be 'journal', or a database as sqlite:///trials.db,"
+            " postgresql://… or mysql://…"
+        ),
+    ),
+    "a metric of the search's constraints": (
+        SEARCH + "constraints.'val/los' = { high = 1.0 }",
+        "8:13: nothing computes 'val/los'; did you mean 'val/loss'?",
+    ),
+    "a constraint of the search without a bound": (
+        SEARCH + "constraints.'val/loss' = {}",
+        "8:26: 'val/loss': give low, high or both",
     ),
     "a metric that was dropped": (
         "metrics.accuracy = false\n[callbacks.early_stopping]\nmonitor='val/accuracy'\nmode='max'",

@@ -34,12 +34,13 @@ def check_one(structurer: Structurer, path: Keys) -> None:
         names = table.get(field.name) if field.metadata.get("metric") else []
         listed = [names] if isinstance(names, str) else names
         # what is of a wrong type has been told as that
-        for index, name in enumerate(listed if isinstance(listed, list) else ()):
+        for index, name in enumerate(listed if isinstance(listed, (list, dict)) else ()):
             if isinstance(name, str) and name not in exact and not _begins(name, open_):
-                at = (*path, field.name) + (() if isinstance(names, str) else (index,))
-                structurer.lacks(
-                    at, f"nothing computes '{name}'{nearest(name, known, 'there are')}"
-                )
+                inside = name if isinstance(names, dict) else index
+                at = (*path, field.name) + (() if isinstance(names, str) else (inside,))
+                if not structurer.draft.partial:  # what does may stand in what can't be read
+                    message = f"nothing computes '{name}'{nearest(name, known, 'there are')}"
+                    structurer.fail(at, message, at_value=not isinstance(names, dict))
 
 
 def inner(options: Any) -> list[str]:

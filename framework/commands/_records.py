@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import hashlib
 import inspect
 import json
@@ -99,6 +100,8 @@ class RunRecords:
     """The run folder, once it is there."""
     rank: int = 0
     """Only the first rank, 0, writes."""
+    written: Experiment | None = None
+    """The experiment as it is told, where the one that runs has parts that stand in no file."""
 
     def place(self, name: str) -> Path:
         """Name a folder for a new run, after the time."""
@@ -119,7 +122,7 @@ class RunRecords:
 
     def text(self, experiment: Experiment) -> str:
         """Return the resolved experiment in TOML."""
-        return _resolved.toml(experiment)
+        return _resolved.toml(self.written or experiment)
 
     def alone(self, folder: Path) -> AbstractContextManager[None]:
         """Keep other processes from going on with this run; `UserError` where one does."""
@@ -162,7 +165,7 @@ class RunRecords:
             if new:
                 folder.mkdir(parents=True)
                 made = True
-            _replace(folder / "experiment.toml", self.text(experiment))
+            replace(folder / "experiment.toml", self.text(experiment))
             _write(folder / "environment.json", record)
             _write(folder / "splits.json", _sides(splits))
         except OSError as error:
@@ -238,7 +241,6 @@ def _environment(
     """Return the record of what a run ran on and with."""
     import torch
 
-    packages = {dist.name: dist.version for dist in distributions()}
     plugins = [
         attrs.asdict(part.offer, filter=lambda field, _: field.name != "entry")
         | {"source_sha256": source_hash(type(part.options))}
@@ -252,13 +254,20 @@ def _environment(
         "threads": torch.get_num_threads(),
         "ranks": trainer.state.strategy.world_size,
         "launch": launch(),
-        "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
+        "packages": {**_packages()},
         "plugins": plugins,
         "git": _git(),
         "data": {str(f): data.get(str(f)) or _sha256(splits, f) for f in splits.files},
         "info": splits.info,
         "loss": getattr(trainer.update.loss, "facts", {}),
     }
+
+
+@functools.cache
+def _packages() -> Mapping[str, str]:
+    """Return the version of what is installed, by name; read once in a process of several runs."""
+    packages = {dist.name: dist.version for dist in distributions()}
+    return dict(sorted(packages.items(), key=lambda item: item[0].lower()))
 
 
 def _sha256(splits: Splits, file: Path) -> str:
@@ -318,10 +327,10 @@ def read(file: Path) -> dict[str, Any]:
 
 
 def _write(file: Path, content: Any) -> None:
-    _replace(file, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+    replace(file, json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
 
 
-def _replace(file: Path, text: str) -> None:
+def replace(file: Path, text: str) -> None:
     """Write a file whole or not at all, even if the power goes."""
     part = file.with_name(f".{file.name}.part")
     with part.open("w", encoding="utf-8") as stream:

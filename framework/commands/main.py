@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "new-plugin": "write a package with a plugin of your own",
     "evaluate": "evaluate a trained model on a split of its dataset",
     "predict": "predict the records of a file with a trained model",
+    "tune": "search the options of an experiment for the best",
     "sync": "deliver what a run's tracking has missed",
 }
 

@@ -20,7 +20,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 import attrs
 import tomli
 
-from framework.commands._search import Choices, Range, Search
+from framework.commands._engines import PRUNERS, SAMPLERS
+from framework.commands._search import Bound, Choices, Range, Search
 from framework.config.experiment import Head
 from framework.config.merge import COMPONENTS, DEFAULTS
 from framework.errors import UserError
@@ -307,4 +308,9 @@ def _search() -> Schema:
         "then": {**_options(Choices), "required": _required(Choices)},
         "else": {**_options(Range), "required": _required(Range)},
     }
+    found["properties"]["constraints"]["additionalProperties"] = _options(Bound)
+    for kind, names in (("sampler", SAMPLERS), ("pruner", PRUNERS)):
+        table = {"type": "object", "properties": {"use": {"enum": [*names]}}, "required": ["use"]}
+        given = found["properties"][kind]
+        given["anyOf"] = [{"type": "string", "enum": [*names]}, table]
     return found

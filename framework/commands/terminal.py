@@ -30,13 +30,16 @@ class _Terminal(logging.StreamHandler[TextIO]):
         super().emit(record)
 
 
-def show_log() -> None:
-    """Send the project's messages to the terminal; called once, by the command line."""
+def show_log(*, quiet: bool = False) -> None:
+    """Send the project's messages to the terminal; called once, by the command line.
+
+    `quiet` leaves out what is neither a warning nor worse.
+    """
     if any(isinstance(handler, _Terminal) for handler in _logger.handlers):
         return
     handler = _Terminal()
     handler.setFormatter(logging.Formatter("%(message)s"))
-    handler.setLevel(logging.INFO)
+    handler.setLevel(logging.WARNING if quiet else logging.INFO)
     _logger.addHandler(handler)
     _logger.setLevel(logging.DEBUG)
     _logger.propagate = False

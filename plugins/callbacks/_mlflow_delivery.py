@@ -85,16 +85,18 @@ class Delivery:
                 # it may be of another store, or that store may be gone
                 if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                     raise
-        within = self._experiment(experiment)
+        within = self.experiment(experiment)
         name = self.folder.name
         # one that was created by a process that could not write that down any more
         for run in self.client.search_runs([within], f"attributes.run_name = '{name}'"):
             if run.data.tags.get("framework.folder") == str(self.folder):
                 return run
         started = int(1000 * self.record.starts[0][1])
-        return self.client.create_run(within, started, _tags(self.folder), name)
+        nested = {"mlflow.parentRunId": self.record.parent} if self.record.parent else {}
+        return self.client.create_run(within, started, _tags(self.folder) | nested, name)
 
-    def _experiment(self, wanted: str) -> str:
+    def experiment(self, wanted: str) -> str:
+        """Return the id of an experiment in the store, which is made where there is none."""
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(wanted)

@@ -36,6 +36,8 @@ class Record:
     """The step that each process began at, and what its points' times count from."""
     files: dict[str, str] = attrs.field(factory=dict)
     """SHA-256 of the files as they were uploaded."""
+    parent: str = ""
+    """The run that it is nested under, if it is."""
 
     @classmethod
     def read(cls, folder: Path) -> Record:
@@ -44,7 +46,8 @@ class Record:
             found = json.loads((folder / _FILE).read_text(encoding="utf-8"))
             starts = [(int(step), float(time)) for step, time in found["starts"]]
             files = {str(file): str(digest) for file, digest in found["files"].items()}
-            record = cls(str(found["store"]), str(found["run"]), starts, files)
+            parent = str(found.get("parent", ""))
+            record = cls(str(found["store"]), str(found["run"]), starts, files, parent)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             record = cls()
         record.starts = record.starts or [(0, _begun(folder))]

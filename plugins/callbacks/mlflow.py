@@ -20,6 +20,7 @@ from framework.hooks import hookimpl
 from framework.protocols import option
 from framework.state import State
 from plugins import _mlflow as shared
+from plugins.callbacks import _mlflow_study
 from plugins.callbacks._mlflow_delivery import Delivery
 from plugins.callbacks._mlflow_record import Point, Record, values
 
@@ -82,6 +83,9 @@ class Mlflow:
     alias: str = option(
         "", help="alias that is set on the registered version", validator=_check_alias
     )
+    parent: str = option(
+        "", help="run in the store that this one is nested under; a search sets it for its trials"
+    )
     timeout: int = option(
         3,
         help="seconds that a store without an answer may cost the run in all",
@@ -92,6 +96,10 @@ class Mlflow:
         """Refuse an alias that would point into nothing."""
         if self.alias and not self.register:
             raise ValueError("'alias' needs 'register', the name of the model it points into")
+
+    def nested(self, parent: str) -> Mlflow:
+        """Return the options of a trial: part of its search's run, and no registered model."""
+        return attrs.evolve(self, parent=parent, register="", alias="")
 
     def build(self) -> Tracker:
         """Build it; nothing is connected before the run starts."""
@@ -127,6 +135,7 @@ class Tracker:
         record = Record.read(folder)
         uri = shared.store(self.options.uri, record.store)
         record.store = shared.masked(uri)
+        record.parent = self.options.parent or record.parent
         record.begin(state.step, state.started)
         record.write(folder)
         self.delivery = Delivery(folder, uri, record)
@@ -182,6 +191,26 @@ class Tracker:
         problem = shared.unreached(uri, self.options.timeout)
         return not problem, f"{shared.public(uri)}{problem and f' ({problem})'}"
 
+    def study(self, folder: Path, name: str, said: Mapping[str, Any] | None = None) -> str:
+        """Open the run that the trials of a search are nested under, or tell it what came of them.
+
+        Returns its id; empty where the store can't take it, and the trials stand by themselves.
+        """
+        uri = shared.store(self.options.uri, Record.read(folder).store)
+        try:
+            with shared.bounded(_ANSWER):
+                found = _mlflow_study.opened(folder, uri, self.options.experiment or name)
+                if said is not None:
+                    _mlflow_study.told(folder, uri, said)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the search goes on
+            _log.warning(
+                "mlflow: the search is not tracked at %s (%s)",
+                shared.public(uri),
+                shared.public(error),
+            )
+            return ""
+        return found
+
     def sync(self, folder: Path) -> str:
         """Deliver what the store lacks of a run that is over; what that was, in words.
 
@@ -207,7 +236,8 @@ class Tracker:
 
     def _deliver(self, delivery: Delivery) -> list[str]:
         """Deliver everything; in words, what of each kind was missing, or nothing."""
-        folder, record, register = delivery.folder, delivery.record, self.options.register
+        folder, record = delivery.folder, delivery.record
+        register = "" if record.parent else self.options.register
         file = folder / "result.json"
         result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         status = _ENDS[result.get("status", "running")]

@@ -61,8 +61,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _inject(row: Row, folder: Path, rounds: int) -> tuple[str, str]:
     """Check a row in a process and a folder of its own; its verdict and figures."""
-    if row.waiting:
-        return "waiting", row.waiting
     if row.check is None:
         return "FAIL", "missing: its check is not written yet"
     folder.mkdir()

@@ -21,6 +21,7 @@ from tests.faults import (
     nonfinite,
     outsiders,
     privacy,
+    searches,
     services,
     shares,
     tables,
@@ -29,17 +30,15 @@ from tests.faults.outcome import Outcome
 
 Check = Callable[[Path, int], Outcome]
 """Injects a fault in an empty folder, so many times; the program's `--rounds`."""
-SEARCH = "search"
 
 
 @attrs.frozen
 class Row:
-    """One fault; without a check it waits for something, or is missing."""
+    """One fault; without a check it is missing."""
 
     number: int
     injection: str
     check: Check | None = None
-    waiting: str = ""
     imports: tuple[str, ...] = ()
     """What its processes would each import for seconds: the one they are forked from does."""
 
@@ -86,8 +85,8 @@ ROWS = (
         imports=(*STORE, "mlflow.server"),
     ),
     Row(24, "4 processes on a fresh sqlite file", services.fresh_database, imports=STORE),
-    Row(25, "SIGKILL over 4 search workers", waiting=SEARCH),
-    Row(26, "a trial raises, gives NaN, runs out of memory", waiting=SEARCH),
+    Row(25, "SIGKILL over 4 search workers", searches.killed, imports=("optuna",)),
+    Row(26, "a trial raises, gives NaN, runs out of memory", searches.failing, imports=STORE),
     Row(27, "broken, duplicate, mistyped plugin", outsiders.plugins),
     Row(28, "an exception in each hook", outsiders.hooks),
     Row(29, "mutated TOML files", mutants.check),
