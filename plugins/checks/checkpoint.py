@@ -11,7 +11,7 @@ import torch
 
 from plugins.checks import _losses
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 _BEFORE, _AFTER = 2, 2
 TRIP = "a round trip gives the same outputs"
@@ -26,7 +26,7 @@ class CheckpointCheck:
 
     def observe(self, probe: Any) -> None:
         """Take two steps, write a checkpoint, take it up, and take two more with both."""
-        if why := probe.failed(FINITE, NORMS):
+        if why := probe.failed(TARGETS, FINITE, NORMS):
             probe.skips(TRIP, why)
             probe.skips(GOES_ON, why)
             return

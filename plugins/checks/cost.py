@@ -15,7 +15,7 @@ from torch import Tensor
 
 from framework.errors import ExperimentError, UserError
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 _WARM, _STEPS = 1, 4
 _SIZES = (0.5, 1, 2)
@@ -37,7 +37,7 @@ class CostCheck:
     def observe(self, probe: Any) -> None:
         """Take steps and time them; keep account of what they keep."""
         rows = (TIME, STAYS, MEMORY, *((SPEED,) if probe.tune_speed else ()))
-        if why := probe.failed(FINITE, NORMS):
+        if why := probe.failed(TARGETS, FINITE, NORMS):
             for row in rows:
                 probe.skips(row, why)
             return

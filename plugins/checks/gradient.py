@@ -11,7 +11,7 @@ import torch
 
 from plugins.checks import _losses
 from plugins.checks._names import shown
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 RECEIVED = "every trainable parameter has one"
 NORMS = "norms are finite"
@@ -26,7 +26,7 @@ class GradientCheck:
 
     def observe(self, probe: Any) -> None:
         """Go backward once, as the first step does, without taking it."""
-        if why := probe.failed(FINITE):
+        if why := probe.failed(TARGETS, FINITE):
             for row in (RECEIVED, NORMS, DEAD):
                 probe.skips(row, why)
             return

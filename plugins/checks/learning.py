@@ -12,7 +12,7 @@ import numpy as np
 
 from plugins.checks import _losses
 from plugins.checks.gradient import DEAD, NORMS
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 _ITEMS = 8
 _STEPS = 60
@@ -45,7 +45,7 @@ class LearningCheck:
 
     def observe(self, probe: Any) -> None:
         """Train on a few records again and again, then on labels by chance; ask the schedule."""
-        if why := probe.failed(FINITE, NORMS, DEAD):
+        if why := probe.failed(TARGETS, FINITE, NORMS, DEAD):
             probe.skips(OVERFIT, why)
             probe.skips(SHUFFLED, why)
         else:
@@ -154,7 +154,7 @@ def _rate(probe: Any) -> None:
         probe.fails(row, f"{told}: only {peak:.2f} of the rate is ever reached", advice)
     elif not steady and total > _ITEMS and factors[-1] > peak / 2:
         probe.fails(row, f"{told}: at the end it is still {factors[-1]:.2f} of it", advice)
-    elif (wrong := _taken(probe, min(2, total))) and not probe.failed(FINITE, NORMS):
+    elif (wrong := _taken(probe, min(2, total))) and not probe.failed(TARGETS, FINITE, NORMS):
         probe.fails(row, f"{told}: {wrong}", "let the optimizer step by its groups' lr")
     else:
         probe.passes(row, told)

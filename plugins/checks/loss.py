@@ -17,6 +17,8 @@ _HIGH, _LOW = 2.0, 0.5
 """Times the loss of knowing nothing, between which an untrained model's is."""
 _ROUNDING = 1e-3
 """Of sums in float32 over batches that are padded otherwise."""
+TARGETS = "targets"
+"""The row of the input that says whether there are any."""
 FINITE = "finite and not 0"
 THEORY = "near that of knowing nothing"
 DIFFERS = "differs between labels"
@@ -32,6 +34,10 @@ class LossCheck:
 
     def observe(self, probe: Any) -> None:
         """Compute losses of a few records, without dropout and in float32."""
+        if why := probe.failed(TARGETS):
+            for row in (FINITE, THEORY, DIFFERS, ADDS, NOBODY):
+                probe.skips(row, why)
+            return
         with probe.trial() as trainer:
             trainer.update.forward.module.eval()
             records = probe.records(_RECORDS)

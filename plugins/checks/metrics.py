@@ -34,6 +34,10 @@ class MetricsCheck:
 
     def observe(self, probe: Any) -> None:
         """Score outputs that are perfect, say nothing, are drawn, and are all wrong."""
+        if why := probe.failed("labels in range"):
+            for row in (NAMES, PERFECT, DIRECTION):
+                probe.skips(row, why)
+            return
         scores = _scores(probe)
         names = _monitored(probe, scores.get("nothing", {}))
         if isinstance(scores.get("perfect"), dict):

@@ -11,7 +11,7 @@ import torch
 from framework.errors import listing
 from plugins.checks._names import shown
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 _MOVE = "weights and states move"
 
@@ -29,7 +29,7 @@ class OptimizerCheck:
         groups = trainer.update.optimizer.param_groups
         _groups(probe, names, groups)
         _decay(probe, names, groups)
-        if why := probe.failed(FINITE, NORMS):
+        if why := probe.failed(TARGETS, FINITE, NORMS):
             probe.skips(_MOVE, why)
             return
         with probe.trial() as lent:

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plugins.checks import _losses
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE
+from plugins.checks.loss import FINITE, TARGETS
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "mkldnn")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -55,7 +55,7 @@ class PrecisionCheck:
             trainer.update.forward.module.eval()
             seen = _products(probe, trainer)
             _agrees(probe, trainer)
-        if why := probe.failed(FINITE, NORMS):
+        if why := probe.failed(TARGETS, FINITE, NORMS):
             probe.skips(CLIPPED, why)
             probe.skips(SCALER, why)
             return
