@@ -194,6 +194,7 @@ def opened(plan: Plan, name: str, folder: Path, seed: int, facts: Mapping[str, A
 def facts(experiment: Experiment, plan: Plan) -> dict[str, Any]:
     """Return what must stay the same while a study grows, by path; of files only their names."""
     tree = _resolved.tree(experiment)
+    del tree["trainer"]["threads"]  # each machine has its own
     # those that only tell of the trials may change
     tree["callbacks"] = {
         label: tree["callbacks"][label]

@@ -86,7 +86,11 @@ def _drafts(options: argparse.Namespace) -> list[Any]:
 
 
 def _loaded(options: argparse.Namespace) -> tuple[Experiment, Plan]:
-    """Load the experiment and what it says of the search."""
+    """Load the experiment and what it says of the search.
+
+    Several processes share the cores out among them: on each other's they would wait for each other
+    in every product. It stands in the trials' experiments, whose bits hang on it.
+    """
     plans: list[Plan | None] = []
 
     def check(structurer: Structurer) -> None:
@@ -94,6 +98,11 @@ def _loaded(options: argparse.Namespace) -> tuple[Experiment, Plan]:
 
     tables = _experiment.TABLES | {"search": check, "dataset": _experiment.find_inputs}
     experiment = config.load(options.experiment, _drafts(options), tables=tables)
+    if options.workers > 1 and not experiment.trainer.threads:
+        there = getattr(os, "sched_getaffinity", None)
+        cores = len(there(0)) if there else os.cpu_count() or 1
+        options.set.append(f"trainer.threads={max(1, cores // options.workers)}")
+        experiment = config.load(options.experiment, _drafts(options), tables=tables)
     if not plans or plans[0] is None:
         raise UserError(
             f"{options.experiment}: says nothing of what to search; write a table [search], with"

@@ -109,7 +109,7 @@ def test_the_fastest_way_is_told_to_be_pasted(tmp_path: Path) -> None:
     assert done.code == 0, done.err
     lines = [line.strip() for line in done.out.splitlines() if line.startswith("    ")]
     pasted = tomli.loads("\n".join(lines[lines.index("[trainer]") - 1 :]))
-    assert pasted["precision"] in ("auto", "fp32", "bf16", "fp16")
+    assert pasted["precision"] in ("auto", "fp32", "bf16", "fp16", "fault_fp16")
     assert pasted["trainer"].keys() == {"batch_size", "workers"}
     assert pasted["trainer"]["batch_size"] in (16, 32, 64)
 
