@@ -220,6 +220,19 @@ def test_the_search_never_sees_the_test_split(searched: Searched) -> None:
     assert len(texts) == 1
 
 
+def test_what_was_trained_again_is_tested_on_what_was_held_out(
+    searched: Searched, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own seed would cut other splits, which is refused; that of the search cuts the same."""
+    monkeypatch.chdir(searched.folder)
+    run = searched.root / searched.found["retrained"]["seeds"]["43"]["run"]
+    assert main(["evaluate", str(run), "--json"]) == 2
+    told = capsys.readouterr()
+    assert "trained on" in told.out + told.err
+    assert main(["evaluate", str(run), "--json", "--set", "seed=42"]) == 0
+    assert json.loads(capsys.readouterr().out) == read(run / "result.json")["metrics"]["test"]
+
+
 def test_what_is_printed(searched: Searched) -> None:
     """A line for each trial with the best so far, then the best and its test."""
     lines = searched.said.splitlines()
@@ -275,8 +288,11 @@ def test_an_interrupted_search_goes_on_as_if_it_had_not_been(
     ring = "callbacks.ring.trial=3"
     said = search(tmp_path / "a", command, text, ring, code=143).said
     assert "interrupted; the same command goes on with the rest" in said
-    journal = (tmp_path / "a" / "runs" / "fault" / "study" / "journal.log").read_text()
-    assert '"state":0' not in journal.splitlines()[-1]
+    journal = tmp_path / "a" / "runs" / "fault" / "study" / "journal.log"
+    backend = optuna.storages.journal.JournalFileBackend(str(journal))
+    storage = optuna.storages.JournalStorage(backend)
+    left = optuna.load_study(study_name="fault", storage=storage).trials[2]
+    assert (left.state.name, left.user_attrs["attempt"]) == ("WAITING", 0)
     first = search(tmp_path / "a", command, text)
     whole = search(tmp_path / "b", command, text)
     same = ("number", "state", "values", "params", "steps")

@@ -104,7 +104,7 @@ def _page(found: Mapping[str, Any], pictures: Mapping[str, Path]) -> str:
         _row([k, f"{v['mean']:.4f}", f"{v['std']:.4f}"])
         for k, v in found["retrained"].get("test", {}).items()
     ]
-    seeds = len(found["retrained"].get("seeds", ()))
+    seeds = sum(not each["reason"] for each in found["retrained"].get("seeds", {}).values())
     again = [
         f"<h2>the best again, over {seeds} seeds, on the test split</h2><table>",
         _row(["metric", "mean", "standard deviation"], cell="th"),

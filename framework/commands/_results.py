@@ -37,7 +37,7 @@ def ended(worker: Worker, folder: Path) -> dict[str, Any]:
         _write(folder, found)
         if len(files) == 1 and desk.plan.search.retrain:
             trial = best(desk)[0]
-            found |= {"retrained": retrained(worker, trial.params, trial.number)}
+            found |= {"retrained": retrained(worker, trial)}
             _write(folder, found)
         _page.write(desk.study, found, folder)
     return found
@@ -80,7 +80,7 @@ def _experiments(worker: Worker, folder: Path) -> dict[int, str]:
         values = ", ".join(
             f"{k} {v!r}" for k, v in zip(worker.desk.plan.search.metrics, trial.values, strict=True)
         )
-        text = _resolved.toml(worker.experiment(trial.params))
+        text = _resolved.toml(worker.of(trial))
         _records.replace(folder / name, f"# trial {trial.number}: {values}\n{text}")
         files[trial.number] = name
     return files

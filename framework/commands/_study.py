@@ -53,8 +53,10 @@ class Desk:
             waiting = any(trial.state == _WAITING for trial in trials)
             if len(trials) >= self.plan.search.trials and not waiting:
                 return None
+            # the number of the one that is taken: it draws what it would have drawn at once
+            number = min((t.number for t in trials if t.state == _WAITING), default=len(trials))
             given = self.plan.search.sampler
-            self.study.sampler = _engines.made("sampler", given, self.seed, len(trials))
+            self.study.sampler = _engines.made("sampler", given, self.seed, number)
             with quiet():
                 trial = self.study.ask()
             attempt = trial.user_attrs.get("attempt", 0) + 1

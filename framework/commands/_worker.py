@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from optuna.trial import TrialState
 
-from framework.commands import _records, _space, _study
+from framework.commands import _records, _sets, _space, _study, _toml
 from framework.commands._study import Desk
 from framework.commands._trial import Bench, Watch
 from framework.config.experiment import Experiment
@@ -60,6 +60,25 @@ class Worker:
         """Load the experiment with what a trial drew."""
         return _space.loaded(self.file, self.sets, self.desk.plan, drawn, seed)
 
+    def again(self, drawn: Mapping[str, Any], seed: int, first: str) -> Experiment:
+        """Load it for another seed; where the dataset can, its splits are those of the run `first`.
+
+        So that the run's own file cuts no others when it is run or evaluated again.
+        """
+        loaded = self.experiment(drawn, seed)
+        if getattr(loaded.dataset.options, "splits", None) != "":
+            return loaded
+        file = self.root / first / "splits.json"
+        pinned = _sets.parsed(f"dataset.splits={_toml.value(str(file))}")
+        sets = [*self.sets, pinned]
+        return _space.loaded(self.file, sets, self.desk.plan, drawn, seed)
+
+    def of(self, trial: optuna.trial.FrozenTrial) -> Experiment:
+        """Load the experiment of a trial that has ended, with the threads that it had."""
+        threads = _sets.parsed(f"trainer.threads={trial.user_attrs['threads']}")
+        sets = [*self.sets, threads]
+        return _space.loaded(self.file, sets, self.desk.plan, trial.params)
+
     def _one(self, trial: optuna.Trial) -> None:
         try:
             with _study.alive(trial):
@@ -73,8 +92,10 @@ class Worker:
     def _tidy(self) -> None:
         """Remove the checkpoints of trials that others outdo: they would fill the disk."""
         number = self.desk.plan.search.keep
+        # looked at first: one that ends meanwhile may be the best
+        trials = self.desk.trials()
         kept = self.desk.best(number)
-        for trial in self.desk.trials() if number else ():
+        for trial in trials if number else ():
             if trial.state.is_finished() and trial.number not in kept:
                 for run in trial.user_attrs.get("runs", ()):
                     shutil.rmtree(self.root / run / "checkpoints", ignore_errors=True)
@@ -89,11 +110,17 @@ class Worker:
         for at in range(plan.search.seeds):
             watch = Watch(plan, None if at else trial)
             try:
-                experiment = self.experiment(drawn, self.desk.seed + at)
+                runs = said["runs"]
+                experiment = (
+                    self.again(drawn, self.desk.seed + at, runs[0])
+                    if at
+                    else self.experiment(drawn)
+                )
             except ExperimentError as error:  # what was drawn can't go together
                 return TrialState.FAIL, said | {"reason": error.problems[0].message}
+            said["threads"] = experiment.trainer.threads
             ran = self.bench.run(experiment, watch)
-            said["runs"] += [ran.folder] if ran.folder else []
+            runs += [ran.folder] if ran.folder else []
             said["steps"] += watch.steps
             said["seconds"] += ran.seconds
             if ran.reason:
@@ -106,22 +133,23 @@ class Worker:
         return TrialState.COMPLETE, said | {"values": values, "metrics": metrics}
 
 
-def retrained(worker: Worker, drawn: Mapping[str, Any], number: int) -> dict[str, Any]:
+def retrained(worker: Worker, trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
     """Train what a trial drew over seeds that no trial had, and test it.
 
-    Returns the mean and the standard deviation of each metric of the test split. What was trained
-    before is not trained again.
+    Returns the mean and the standard deviation of each metric of the test split, over the seeds
+    that did not fail. What was trained before is not trained again.
     """
     desk, search = worker.desk, worker.desk.plan.search
-    key = f"retrained {number}"
+    key = f"retrained {trial.number}"
     done: dict[str, Any] = dict(desk.study.user_attrs.get(key, {}))
     first = desk.seed + search.seeds
     seeds = [str(seed) for seed in range(first, first + search.retrain)]
     for seed in seeds:
-        if seed in done:
+        if seed in done and not done[seed]["reason"]:
             continue
         watch = Watch(desk.plan)
-        ran = worker.bench.run(worker.experiment(drawn, int(seed)), watch, tested=True)
+        experiment = worker.again(trial.params, int(seed), trial.user_attrs["runs"][0])
+        ran = worker.bench.run(experiment, watch, tested=True)
         result = _records.read(worker.root / ran.folder / "result.json") if ran.folder else {}
         tested = result.get("metrics", {}).get("test", {})
         done[seed] = {"run": ran.folder, "reason": ran.reason, "test": tested}

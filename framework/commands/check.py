@@ -59,7 +59,15 @@ def execute(options: argparse.Namespace) -> int:
     """Look at everything and print the table; 1 where a row failed."""
     begun = time.monotonic()
     experiment = _experiment.loaded(options, inputs=True)
-    logging.getLogger("framework").setLevel(logging.ERROR)
+    level = _log.level
+    _log.setLevel(logging.ERROR)
+    try:
+        return _looked(options, experiment, begun)
+    finally:
+        _log.setLevel(level)
+
+
+def _looked(options: argparse.Namespace, experiment: Experiment, begun: float) -> int:
     checks = list(chosen(options.only))
     with tempfile.TemporaryDirectory() as scratch:
         splits = build.dataset(experiment)
@@ -138,13 +146,15 @@ def chosen(only: str = "") -> Iterator[tuple[str, Any]]:
 
 def _made(offer: Offer) -> Any:
     """Make a check; one that can't be made is a row of its own, and the others look."""
+    owner = f"check '{offer.name}' of {offer.owner}"
     try:
-        return offer.load()()
+        check = offer.load()()
     except UserError as error:
         return _Broken(str(error))
-    except (TypeError, ValueError) as error:
-        told = f"check '{offer.name}' of {offer.owner} can't be made without options ({error})"
-        return _Broken(told)
+    except Exception as error:  # noqa: BLE001 - whatever a plugin raises
+        return _Broken(f"{owner} can't be made without options ({fault(error)})")
+    lacking = [name for name in ("area", "observe") if not hasattr(check, name)]
+    return _Broken(f"{owner} lacks '{lacking[0]}'") if lacking else check
 
 
 @attrs.frozen

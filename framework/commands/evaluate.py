@@ -8,11 +8,12 @@ import tempfile
 from pathlib import Path
 
 from framework import build, checkpoint
-from framework.commands import tables, terminal, trained
+from framework.commands import _records, tables, terminal, trained
 from framework.commands._records import plain
 from framework.commands.trained import Finished
 from framework.errors import UserError, listing
 from framework.hooks import Hooks
+from framework.protocols import Splits
 
 EXAMPLE = "example: python -m framework evaluate runs/focal-bert/20261120T101500Z-1a2b3c"
 
@@ -40,6 +41,18 @@ def execute(options: argparse.Namespace) -> int:
     return 0
 
 
+def _held_out(done: Finished, split: str, splits: Splits) -> None:
+    """Raise `UserError` where a split holds what the run, by its own record, was trained on."""
+    before = _records.read(done.assets.absolute().parents[2] / "splits.json")
+    own, trained_on = set(before.get(split, ())), set(before.get("train", ()))
+    seen = (set(splits.manifest.get(split, ())) - own) & trained_on
+    if seen:
+        raise UserError(
+            f"{len(seen)} of the split '{split}' were trained on: the dataset cuts other splits"
+            " than the run's splits.json; give --set seed=… that they were cut by"
+        )
+
+
 def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float]:
     """Evaluate a trained model on a split of its dataset; values without the split's name.
 
@@ -56,6 +69,7 @@ def evaluate(done: Finished, split: str, output: Path | None) -> dict[str, float
             f"the data is not what this run was trained on: {listing(differing)} of the dataset"
             " differ, and so may its splits; give it the run's data, or use predict"
         )
+    _held_out(done, split, splits)
     trainer = build.trainer(
         done.experiment,
         splits,

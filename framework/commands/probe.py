@@ -23,14 +23,16 @@ import numpy as np
 from framework import build
 from framework.commands import _checkpoints, _resolved
 from framework.config.experiment import Experiment
-from framework.errors import UserError
+from framework.errors import RunError, UserError
 from framework.hooks import Hooks
 from framework.protocols import Batch, Features, Record, Splits
 from framework.registry import Registry
 from framework.state import Missed
-from framework.step import Window
+from framework.step import OutOfMemory, Window
 from framework.trainer import Trainer
 
+_DRAWN = 8
+"""Records that are drawn for each that is taken, so that those of rare labels are among them."""
 Status = Literal["pass", "warn", "fail", "skipped"]
 
 
@@ -221,15 +223,25 @@ class Probe:
     ) -> Iterator[Step]:
         """Take optimizer steps with a lent trainer; each is yielded when it has been taken."""
         for number, window in zip(range(first, first + count), windows, strict=False):
-            loss, norm, missed = trainer.update(window, number)
+            try:
+                loss, norm, missed = trainer.update(window, number)
+            except OutOfMemory:
+                raise RunError("out of memory; lower trainer.micro_batch") from None
             means = {name: float(value) for name, value in loss.items()}
             yield Step(number, window, means, float(norm), missed)
 
     def records(self, count: int, split: str = "train") -> list[Record]:
-        """So many records of a split, or all, evenly spread over it."""
+        """So many records of a split, or all: drawn at random, alike each time, of all labels."""
         records = self.splits[split]
         number = min(count, len(records))
-        return [records[at * len(records) // number] for at in range(number)]
+        rng, most = np.random.default_rng(len(records)), min(len(records), _DRAWN * number)
+        drawn = rng.choice(len(records), most, replace=False)
+        queues: dict[str, list[int]] = {}
+        for at in drawn.tolist():
+            queues.setdefault(repr(records[at].get("label")), []).append(at)
+        turns = itertools.chain.from_iterable(itertools.zip_longest(*queues.values()))
+        chosen = itertools.islice((at for at in turns if at is not None), number)
+        return [records[at] for at in sorted(chosen)]
 
     def features(self, records: Sequence[Record], *, augment: bool = True) -> list[Features]:
         """Encode records (changed ones, too) as training does; the same every time."""

@@ -35,12 +35,12 @@ def show_log(*, quiet: bool = False) -> None:
 
     `quiet` leaves out what is neither a warning nor worse.
     """
-    if any(isinstance(handler, _Terminal) for handler in _logger.handlers):
-        return
-    handler = _Terminal()
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler = next((h for h in _logger.handlers if isinstance(h, _Terminal)), None)
+    if handler is None:
+        handler = _Terminal()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        _logger.addHandler(handler)
     handler.setLevel(logging.WARNING if quiet else logging.INFO)
-    _logger.addHandler(handler)
     _logger.setLevel(logging.DEBUG)
     _logger.propagate = False
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from framework.commands import _experiment, _results, _search, _sets, _study, terminal
+from framework.commands import _experiment, _records, _results, _search, _sets, _study, terminal
 from framework.commands._board import Board
 from framework.commands._search import Plan
 from framework.commands._trial import Bench, Interrupted
@@ -59,7 +59,7 @@ def execute(options: argparse.Namespace) -> int:
             bench = Bench(plan, experiment.seed, parents)
             worker = Worker(desk, bench, options.experiment, _drafts(options), facts, folder.parent)
             if options.worker:
-                worker.parent = os.getppid()
+                worker.parent = options.worker
                 worker.work(lambda: None)
                 return 0
             board = Board(desk, shown=not options.json)
@@ -139,10 +139,11 @@ def _helpers(options: argparse.Namespace, folder: Path) -> Iterator[None]:
             with (folder / f"worker-{number}.log").open("ab") as log:
                 started.append(
                     subprocess.Popen(  # noqa: S603 - this very program
-                        [*words, "--worker", str(number)],
+                        [*words, "--worker", str(os.getpid())],
                         stdin=subprocess.DEVNULL,
                         stdout=log,
                         stderr=log,
+                        start_new_session=True,  # Ctrl+C is this one's, which asks them once
                     )
                 )
         yield
@@ -170,7 +171,7 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> int:
     shown = os.path.relpath(folder)
     best = found["best"]
     if as_json:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(_records.plain(found), indent=1))
         return 0 if best else 1
     if not best:
         reasons = [t["reason"] for t in found["trials"] if t["reason"]]
@@ -182,8 +183,11 @@ def _tell(found: dict[str, Any], folder: Path, *, as_json: bool) -> int:
         print("  " + ", ".join(f"{key} = {value}" for key, value in each["params"].items()))
     for name, value in found["retrained"].get("test", {}).items():
         if "/" not in name:
-            number = len(found["retrained"]["seeds"])
+            number = sum(not each["reason"] for each in found["retrained"]["seeds"].values())
             print(f"test/{name}  {value['mean']:.4f} ± {value['std']:.4f} over {number} seeds")
+    for seed, each in found["retrained"].get("seeds", {}).items():
+        if each["reason"]:
+            print(f"seed {seed} failed: {each['reason']}; the same command tries it again")
     print(f"study: {shown}")
     print(f"next: python -m framework run {shown}/{best[0]['file']}", flush=True)
     return 0

@@ -19,7 +19,7 @@ from framework.errors import listing
 from framework.protocols import Record
 
 MOST = 100_000
-"""Records of a split that are read; of more, so many that are evenly spread."""
+"""Records of a split that are read; of more, so many that are drawn from all of it."""
 FREE = 200
 """The same where a run is about to begin, and nothing may take long."""
 _TEXTS, _NAMED = ("text", "text_pair"), ("id", "label", "group", "meta")
@@ -52,10 +52,13 @@ class Contents:
 
 
 def some(records: Sequence[Record], most: int) -> Iterator[Record]:
-    """Yield the records, or so many of them, evenly spread."""
+    """Yield the records, or so many of them in their order, drawn alike each time.
+
+    Evenly spaced ones may all be alike: labels may come in turn.
+    """
     count = len(records)
-    chosen = range(count) if count <= most else np.linspace(0, count - 1, most).astype(int).tolist()
-    return (records[at] for at in chosen)
+    drawn = np.random.default_rng(count).choice(count, most, replace=False) if count > most else []
+    return (records[at] for at in (sorted(map(int, drawn)) if count > most else range(count)))
 
 
 def bare(records: Sequence[Record]) -> Sequence[Record]:
@@ -146,4 +149,4 @@ def examples(ids: Sequence[str]) -> str:
 def told(found: Mapping[str, Contents]) -> str:
     """Say how many records were read, if not all."""
     part = [f"{len(c)} of {c.whole} in {split}" for split, c in found.items() if len(c) < c.whole]
-    return f" ({', '.join(part)} were read, evenly spread)" if part else ""
+    return f" ({', '.join(part)} were read, drawn at random)" if part else ""

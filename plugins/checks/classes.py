@@ -36,6 +36,10 @@ class ClassesCheck:
                 probe.skips(row, "the dataset tells no labels")
             return
         _range(probe, names, found)
+        if why := probe.failed("labels in range"):
+            for row in rows[1:]:
+                probe.skips(row, why)
+            return
         counts = {
             split: np.bincount(
                 [label for label in labels if _known(label, names)], minlength=len(names)
@@ -60,7 +64,7 @@ def _labels(records: Sequence[Any], most: int) -> tuple[list[str], list[Any]]:
 
 
 def _known(label: Any, names: Sequence[str]) -> bool:
-    return isinstance(label, int) and 0 <= label < len(names)
+    return isinstance(label, (int, np.integer)) and 0 <= label < len(names)
 
 
 def _range(probe: Any, names: Sequence[str], found: Mapping[str, Any]) -> None:

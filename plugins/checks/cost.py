@@ -13,7 +13,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from framework.errors import ExperimentError, UserError
+from framework.errors import ExperimentError, RunError, UserError
 from plugins.checks.gradient import NORMS
 from plugins.checks.loss import FINITE, TARGETS
 
@@ -56,15 +56,16 @@ def _timed(probe: Any, trainer: Any) -> tuple[list[float], list[tuple[int, int]]
     gc.freeze()  # what was there before is neither looked at nor collected
     windows = probe.windows(trainer)
     begun = time.perf_counter()
-    for number, window in enumerate(itertools.islice(windows, _WARM + _STEPS)):
-        trainer.update(window, number)
-        _synchronise(trainer)
-        seconds.append(time.perf_counter() - begun)
-        del window
-        kept.append(_alive())
-        begun = time.perf_counter()
-    windows.close()
-    gc.unfreeze()
+    try:
+        for step in probe.steps(trainer, windows, _WARM + _STEPS):
+            del step
+            _synchronise(trainer)
+            seconds.append(time.perf_counter() - begun)
+            kept.append(_alive())
+            begun = time.perf_counter()
+    finally:
+        windows.close()
+        gc.unfreeze()
     return seconds[_WARM:], kept[_WARM:]
 
 
@@ -181,6 +182,6 @@ def _items(probe: Any, sets: list[str]) -> float:
     try:
         trainer = probe.build(probe.changed(sets))
         seconds, _ = _timed(probe, trainer)
-    except (UserError, ExperimentError, RuntimeError):
+    except (UserError, ExperimentError, RunError, RuntimeError):
         return 0.0  # the device can't do this, or has no memory for it
     return float(trainer.state.training.batch_size / statistics.median(seconds))

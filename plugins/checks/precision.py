@@ -127,8 +127,9 @@ def _clipped(probe: Any, trainer: Any) -> None:
             break
     hook.remove()
     told = f"norm {plain:.3g}, told as {told_norm:.3g}; bound to {bound:.3g} a step sees "
-    told += f"{seen[-1]:.3g}" if seen else "none"
-    if not seen or abs(told_norm - plain) > _OFF * plain or abs(seen[-1] - bound) > _OFF * bound:
+    # the first: an optimizer may change them on its way to a step that it inherits
+    told += f"{seen[0]:.3g}" if seen else "none"
+    if not seen or abs(told_norm - plain) > _OFF * plain or abs(seen[0] - bound) > _OFF * bound:
         advice = "unscale once before the norm is taken, then clip, then step"
         probe.fails(CLIPPED, told, advice)
     else:

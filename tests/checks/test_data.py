@@ -178,7 +178,7 @@ def test_of_large_splits_some_are_read() -> None:
     assert chosen == [0, 249, 499, 749, 999]
     assert [*_records.some(range(5), 5)] == [0, 1, 2, 3, 4]  # type: ignore[arg-type]
     part = _records.Contents(1000, ids=["a"] * 5)
-    said = " (5 of 1000 in val were read, evenly spread)"
+    said = " (5 of 1000 in val were read, drawn at random)"
     assert _records.told({"train": _records.Contents(1, ids=["b"]), "val": part}) == said
 
 
