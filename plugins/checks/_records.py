@@ -57,8 +57,10 @@ def some(records: Sequence[Record], most: int) -> Iterator[Record]:
     Evenly spaced ones may all be alike: labels may come in turn.
     """
     count = len(records)
-    drawn = np.random.default_rng(count).choice(count, most, replace=False) if count > most else []
-    return (records[at] for at in (sorted(map(int, drawn)) if count > most else range(count)))
+    chosen: Iterable[int] = range(count)
+    if count > most:
+        chosen = np.sort(np.random.default_rng(count).choice(count, most, replace=False)).tolist()
+    return (records[at] for at in chosen)
 
 
 def bare(records: Sequence[Record]) -> Sequence[Record]:

@@ -64,7 +64,7 @@ def _labels(records: Sequence[Any], most: int) -> tuple[list[str], list[Any]]:
 
 
 def _known(label: Any, names: Sequence[str]) -> bool:
-    return isinstance(label, (int, np.integer)) and 0 <= label < len(names)
+    return isinstance(label, (int, np.integer)) and bool(0 <= label < len(names))
 
 
 def _range(probe: Any, names: Sequence[str], found: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from plugins.checks import _losses
 from plugins.checks.gradient import DEAD, NORMS
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.loss import FINITE, TARGETS, UNREAD
 
 _ITEMS = 8
 _STEPS = 60
@@ -45,7 +45,7 @@ class LearningCheck:
 
     def observe(self, probe: Any) -> None:
         """Train on a few records again and again, then on labels by chance; ask the schedule."""
-        if why := probe.failed(TARGETS, FINITE, NORMS, DEAD):
+        if why := probe.failed(*UNREAD, TARGETS, FINITE, NORMS, DEAD):
             probe.skips(OVERFIT, why)
             probe.skips(SHUFFLED, why)
         else:

@@ -17,6 +17,8 @@ _HIGH, _LOW = 2.0, 0.5
 """Times the loss of knowing nothing, between which an untrained model's is."""
 _ROUNDING = 1e-3
 """Of sums in float32 over batches that are padded otherwise."""
+UNREAD = ("more than one token", "texts are read to their end")
+"""Rows of the data that say whether records can be told from each other."""
 TARGETS = "targets"
 """The row of the input that says whether there are any."""
 FINITE = "finite and not 0"
@@ -50,7 +52,10 @@ class LossCheck:
                     probe.skips(row, f"see {self.area}: {FINITE}")
                 return
             _theory(probe, loss, outputs, placed, sum(found.values()))
-            _differs(probe, trainer, outputs, placed, records)
+            if why := probe.failed(*UNREAD):
+                probe.skips(DIFFERS, why)
+            else:
+                _differs(probe, trainer, outputs, placed, records)
             _adds(probe, trainer, records)
             _nobody(probe, loss, outputs, placed)
 

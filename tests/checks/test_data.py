@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -173,9 +174,11 @@ def test_few_letters_are_texts_too() -> None:
 
 
 def test_of_large_splits_some_are_read() -> None:
-    """Evenly spread, first and last among them, and how many is said."""
-    chosen = [*_records.some(range(1000), 5)]  # type: ignore[arg-type]
-    assert chosen == [0, 249, 499, 749, 999]
+    """They are drawn, alike each time and of labels that come in turn, and how many is said."""
+    chosen: Any = [*_records.some(range(1000), 50)]  # type: ignore[arg-type]
+    assert chosen == [*_records.some(range(1000), 50)] == sorted({*chosen})  # type: ignore[arg-type]
+    for period in (2, 5, 20):
+        assert len({at % period for at in chosen}) > period // 2
     assert [*_records.some(range(5), 5)] == [0, 1, 2, 3, 4]  # type: ignore[arg-type]
     part = _records.Contents(1000, ids=["a"] * 5)
     said = " (5 of 1000 in val were read, drawn at random)"
