@@ -9,7 +9,6 @@ from pathlib import Path
 
 from framework import build, checkpoint
 from framework.commands import _records, tables, terminal, trained
-from framework.commands._records import plain
 from framework.commands.trained import Finished
 from framework.errors import UserError, listing
 from framework.hooks import Hooks
@@ -34,7 +33,7 @@ def execute(options: argparse.Namespace) -> int:
         done = trained.finished(options.run, Path(scratch), options.set)
         values = evaluate(done, options.split, options.output)
     if options.json:
-        print(json.dumps(plain(values), indent=1))
+        print(json.dumps(_records.plain(values), indent=1))
         return 0
     for name, value in values.items():
         print(f"{options.split}/{name}  {value:.4f}")

@@ -11,7 +11,8 @@ import torch
 
 from plugins.checks import _losses
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE
 
 _BEFORE, _AFTER = 2, 2
 TRIP = "a round trip gives the same outputs"

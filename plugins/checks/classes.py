@@ -13,6 +13,7 @@ import torch
 from plugins.checks import _records
 from plugins.checks._records import examples
 
+RANGE = "labels in range"
 IGNORED = -100
 _CHANCE, _EFFECT = 1e-3, 0.1
 """A mix is another one where chance would not make it, and it is not a trifle (Cramér's V)."""
@@ -27,7 +28,7 @@ class ClassesCheck:
 
     def observe(self, probe: Any) -> None:
         """Count the labels of each split."""
-        rows = ("labels in range", "label balance", "label drift", "class counts of train")
+        rows = (RANGE, "label balance", "label drift", "class counts of train")
         names = [*probe.splits.info.get("labels", ())]
         most = _records.FREE if probe.given else _records.MOST
         found = {split: _labels(probe.splits[split], most) for split in probe.splits.keys()}  # noqa: SIM118
@@ -36,7 +37,7 @@ class ClassesCheck:
                 probe.skips(row, "the dataset tells no labels")
             return
         _range(probe, names, found)
-        if why := probe.failed("labels in range"):
+        if why := probe.failed(RANGE):
             for row in rows[1:]:
                 probe.skips(row, why)
             return
@@ -68,7 +69,7 @@ def _known(label: Any, names: Sequence[str]) -> bool:
 
 
 def _range(probe: Any, names: Sequence[str], found: Mapping[str, Any]) -> None:
-    row = "labels in range"
+    row = RANGE
     wrong = [
         f"{name} ({split})"
         for split, (ids, labels) in found.items()

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from framework.errors import ExperimentError, RunError, UserError
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE
 
 _WARM, _STEPS = 1, 4
 _SIZES = (0.5, 1, 2)

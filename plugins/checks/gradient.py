@@ -11,7 +11,8 @@ import torch
 
 from plugins.checks import _losses
 from plugins.checks._names import shown
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE
 
 RECEIVED = "every trainable parameter has one"
 NORMS = "norms are finite"

@@ -13,6 +13,9 @@ from torch import Tensor
 from framework.protocols import Batch
 from plugins.checks._records import examples
 
+TARGETS = "targets"
+"""The row that says whether anything is a target."""
+
 _IDS, _TYPES = "input_ids", "token_type_ids"
 _SHOWN = 12
 _WIDE = 0.6
@@ -190,7 +193,7 @@ def _types(probe: Any, window: Sequence[Batch]) -> None:
 
 def _targets(probe: Any, window: Sequence[Batch]) -> None:
     """Count what each part of the loss has to say something about."""
-    row, counts = "targets", [probe.trainer.update.loss.counts(batch) for batch in window]
+    row, counts = TARGETS, [probe.trainer.update.loss.counts(batch) for batch in window]
     found = {part: sum(count[part] for count in counts) for part in counts[0]}
     items = sum(len(batch["id"]) for batch in window)
     none = [part for part, count in found.items() if not count]

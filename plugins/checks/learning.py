@@ -12,7 +12,8 @@ import numpy as np
 
 from plugins.checks import _losses
 from plugins.checks.gradient import DEAD, NORMS
-from plugins.checks.loss import FINITE, TARGETS, UNREAD
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE, UNREAD
 
 _ITEMS = 8
 _STEPS = 60

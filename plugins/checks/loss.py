@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from plugins.checks import _losses
+from plugins.checks.input import TARGETS
+from plugins.checks.reading import ENDS, WORDS
 
 _RECORDS = 8
 _HIGH, _LOW = 2.0, 0.5
 """Times the loss of knowing nothing, between which an untrained model's is."""
 _ROUNDING = 1e-3
 """Of sums in float32 over batches that are padded otherwise."""
-UNREAD = ("more than one token", "texts are read to their end")
+UNREAD = (WORDS, ENDS)
 """Rows of the data that say whether records can be told from each other."""
-TARGETS = "targets"
-"""The row of the input that says whether there are any."""
 FINITE = "finite and not 0"
 THEORY = "near that of knowing nothing"
 DIFFERS = "differs between labels"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from framework.errors import nearest
 from plugins.checks import _losses
+from plugins.checks.classes import RANGE
 
 _BATCHES = 8
 """Batches of validation that outputs are made up for."""
@@ -34,7 +35,7 @@ class MetricsCheck:
 
     def observe(self, probe: Any) -> None:
         """Score outputs that are perfect, say nothing, are drawn, and are all wrong."""
-        if why := probe.failed("labels in range"):
+        if why := probe.failed(RANGE):
             for row in (NAMES, PERFECT, DIRECTION):
                 probe.skips(row, why)
             return

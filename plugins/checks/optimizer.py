@@ -11,7 +11,8 @@ import torch
 from framework.errors import listing
 from plugins.checks._names import shown
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE
 
 _MOVE = "weights and states move"
 

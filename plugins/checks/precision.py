@@ -13,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from plugins.checks import _losses
 from plugins.checks.gradient import NORMS
-from plugins.checks.loss import FINITE, TARGETS
+from plugins.checks.input import TARGETS
+from plugins.checks.loss import FINITE
 
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "linear", "matmul", "convolution", "mkldnn")
 _HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}

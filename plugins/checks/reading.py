@@ -17,6 +17,9 @@ _LOOKED = 128
 _FEW, _MOST = 0.05, 0.5
 """Shares of records that lose text, or have hardly any: to be looked at, and not sound."""
 
+WORDS = "more than one token"
+ENDS = "texts are read to their end"
+
 
 @attrs.frozen
 class ReadingCheck:
@@ -28,18 +31,18 @@ class ReadingCheck:
         """Encode some records without the ends of their texts, and without any text."""
         fields = _records.texts(probe)
         if not fields:
-            for row in ("more than one token", "texts are read to their end"):
+            for row in (WORDS, ENDS):
                 probe.skips(row, "records have no texts")
             return
         chosen = {split: _chosen(probe, split) for split in probe.splits.keys()}  # noqa: SIM118
         if _short(probe, fields, chosen) < _MOST:
             _ends(probe, fields, chosen)
         else:
-            probe.skips("texts are read to their end", "see 'more than one token'")
+            probe.skips(ENDS, f"see '{WORDS}'")
 
 
 def _chosen(probe: Any, split: str) -> tuple[list[Record], list[Record]]:
-    """Return records of a split evenly spread, and the longest."""
+    """Return records of a split, drawn at random, and the longest."""
     records, lengths = probe.splits[split], probe.trainer.feeds[split].lengths
     spread = [*_records.some(records, _LOOKED // 2)]
     longest = np.argsort(-np.asarray(lengths), kind="stable")[: _LOOKED // 2].tolist()
@@ -48,7 +51,7 @@ def _chosen(probe: Any, split: str) -> tuple[list[Record], list[Record]]:
 
 def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> float:
     """Return the share of records with one token besides those that even no text at all has."""
-    row = "more than one token"
+    row = WORDS
     few, count, least = [], 0, []
     for split, feed in probe.trainer.feeds.items():
         blank = [_without(record, fields) for record in chosen[split][0][:4]]
@@ -68,18 +71,13 @@ def _short(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> floa
         return share
     shown = f"{len(few)} of {count} records ({share:.1%}) are one token alone, as {examples(few)}"
     advice = "see whether these are texts, and whether the vocabulary knows their words"
-    if share >= _MOST:
-        probe.fails(row, shown, advice)
-    elif share >= _FEW:
-        probe.warns(row, shown, advice)
-    else:
-        probe.passes(row, shown)
+    _judge(probe, row, share, shown, advice)
     return share
 
 
 def _ends(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None:
     """Leave out last words: where features stay as they are, these are never read."""
-    row = "texts are read to their end"
+    row = ENDS
     lost: dict[str, set[str]] = {}
     shares = []
     for spread, longest in chosen.values():
@@ -97,6 +95,11 @@ def _ends(probe: Any, fields: Sequence[str], chosen: Mapping[str, Any]) -> None:
     of = ", ".join(f"{field}: {examples(sorted(ids))}" for field, ids in lost.items() if ids)
     shown = f"{share:.0%} of records lose words at the end ({of})"
     advice = "let the model read longer texts, or cut texts where it hurts least"
+    _judge(probe, row, share, shown, advice)
+
+
+def _judge(probe: Any, row: str, share: float, shown: str, advice: str) -> None:
+    """End a row by the share of records that it is about."""
     if share >= _MOST:
         probe.fails(row, shown, advice)
     elif share >= _FEW:
